@@ -1,0 +1,3 @@
+//! HaToKuSe: a replicated key-value and message store.
+
+pub mod types;

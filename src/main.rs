@@ -1,0 +1,3 @@
+//! The `hatokuse` binary.
+
+fn main() {}
