@@ -1,3 +1,4 @@
 //! HaToKuSe: a replicated key-value and message store.
 
+pub mod protocol;
 pub mod types;
