@@ -1,4 +1,5 @@
 //! HaToKuSe: a replicated key-value and message store.
 
+pub mod config;
 pub mod protocol;
 pub mod types;
