@@ -1,5 +1,6 @@
 //! HaToKuSe: a replicated key-value and message store.
 
 pub mod config;
+pub mod logic;
 pub mod protocol;
 pub mod types;

@@ -1,0 +1,6 @@
+//! The decisions, pure: no sockets, files, clocks, tasks or randomness. Time comes in with each
+//! input as a [`Moment`](crate::types::Moment), effects go out as values.
+
+pub mod hash;
+pub mod placement;
+pub mod ring;
