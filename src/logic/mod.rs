@@ -1,6 +1,8 @@
 //! The decisions, pure: no sockets, files, clocks, tasks or randomness. Time comes in with each
 //! input as a [`Moment`](crate::types::Moment), effects go out as values.
 
+pub mod detector;
 pub mod hash;
+pub mod membership;
 pub mod placement;
 pub mod ring;

@@ -1,0 +1,429 @@
+//! The failure detector: which stores can be relied on, judged by what they do.
+//!
+//! Three things make a store *suspect*, and cost it its place in the in-sync sets:
+//!
+//! * its connection was reset: that counts at once;
+//! * something is outstanding and it has acknowledged nothing at all for a second;
+//! * it has been silent for a second: no heartbeat, no message of any kind.
+//!
+//! After ten seconds of silence it is *evicted*: the ring forgets it and its copies are made anew.
+//!
+//! # Whose fault is it?
+//!
+//! A detector that blames others for its own stall removes healthy copies, and that is how clusters
+//! fall over at their busiest. So two findings stop all blaming:
+//!
+//! * **The leader was stalled.** A tick that comes more than 250 ms late says so. All timers start
+//!   anew; whatever queued meanwhile is taken in before anybody is judged.
+//! * **Everybody is late at once.** Then the leader, its network or the host is the cause. Nobody
+//!   is removed until one of them moves, and then all timers start anew. For the same reason nobody
+//!   is evicted while no store at all is live.
+//!
+//! A store that comes back is *live* at once, so that a partition at its floor can use it; but
+//! where it lost its place it may take it again only after a second, doubled each time up to a
+//! minute, or a flapping store would keep the others busy with copying.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::types::{Moment, StoreId};
+
+/// How long is long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DetectorSettings {
+    /// Silence or lateness that makes a store suspect.
+    pub suspect_after: Duration,
+    /// Silence after which it is evicted.
+    pub evict_after: Duration,
+    /// How often the owner promises to tick.
+    pub tick_interval: Duration,
+    /// A tick this much later than promised means that the leader itself was stalled.
+    pub late_tick: Duration,
+}
+
+impl Default for DetectorSettings {
+    fn default() -> Self {
+        Self {
+            suspect_after: Duration::from_secs(1),
+            evict_after: Duration::from_secs(10),
+            tick_interval: Duration::from_millis(50),
+            late_tick: Duration::from_millis(250),
+        }
+    }
+}
+
+/// The first wait of a store that lost its place, and the longest.
+const FIRST_PENALTY: Duration = Duration::from_secs(1);
+const LONGEST_PENALTY: Duration = Duration::from_mins(1);
+
+/// What happened to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// It is a member, and has yet to show itself: after a start of the leader, or a registration.
+    Expected(StoreId),
+    /// The stream of batches to it is open.
+    Connected(StoreId),
+    /// The stream of batches to it was reset or refused.
+    Disconnected(StoreId),
+    /// Something was sent that it must acknowledge.
+    Sent(StoreId),
+    /// It acknowledged something.
+    Acknowledged {
+        /// The store.
+        store: StoreId,
+        /// Whether it still owes acknowledgements.
+        outstanding: bool,
+    },
+    /// A heartbeat, or any other message of it.
+    Heard(StoreId),
+    /// It asked to go and is no longer given anything new.
+    Leaving(StoreId),
+    /// It was let go: whatever it still says, it cannot be relied on before it registers again.
+    Left(StoreId),
+    /// It is no longer a member, or has gone.
+    Forgotten(StoreId),
+    /// Time has passed. Everything that had queued must have been taken in before.
+    Tick,
+}
+
+/// Why a store is suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// Its connection was reset.
+    Disconnected,
+    /// It owes acknowledgements and has given none.
+    Late,
+    /// Nothing was heard of it.
+    Silent,
+    /// It asked to go, and was let go.
+    Left,
+}
+
+impl std::fmt::Display for Suspicion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Disconnected => "its connection was reset",
+            Self::Late => "it owes acknowledgements and gives none",
+            Self::Silent => "nothing is heard of it",
+            Self::Left => "it left",
+        })
+    }
+}
+
+/// What the detector found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The store cannot be relied on.
+    Suspected {
+        /// The store.
+        store: StoreId,
+        /// Why.
+        why: Suspicion,
+    },
+    /// The store can be relied on.
+    Recovered {
+        /// The store.
+        store: StoreId,
+        /// Where it lost its place, it may take it again from then on.
+        rejoin_at: Moment,
+    },
+    /// The store has been away for too long.
+    Evicted(StoreId),
+    /// The leader itself was stalled for this long; nobody is blamed.
+    LeaderStalled(Duration),
+    /// Every store is late at once; nobody is blamed until one moves.
+    AllLate,
+}
+
+/// How the detector sees a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It can be relied on.
+    Live,
+    /// It cannot be relied on for now.
+    Suspect,
+    /// It has been away for too long.
+    Evicted,
+    /// It is live and about to go.
+    Leaving,
+}
+
+impl Status {
+    /// As the wire and reports say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Suspect => "suspect",
+            Self::Evicted => "evicted",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Live,
+    Suspect,
+    Evicted,
+}
+
+/// What is known of one store.
+#[derive(Clone, Debug)]
+struct Observed {
+    condition: Condition,
+    leaving: bool,
+    left: bool,
+    connected: bool,
+    /// When it was last heard of.
+    heard: Moment,
+    /// Since when its silence counts: no earlier than the last time nobody was to blame.
+    silent: Moment,
+    /// Since when it owes an acknowledgement and has given none.
+    owing: Option<Moment>,
+    /// When it last became live.
+    live_since: Moment,
+    penalty: Duration,
+}
+
+impl Observed {
+    fn expected(now: Moment) -> Self {
+        Self {
+            condition: Condition::Suspect,
+            leaving: false,
+            left: false,
+            connected: false,
+            heard: now,
+            silent: now,
+            owing: None,
+            live_since: now,
+            penalty: Duration::ZERO,
+        }
+    }
+
+    fn trouble(&self, now: Moment, settings: &DetectorSettings) -> Option<Suspicion> {
+        let long = |since: Moment| now.since(since) >= settings.suspect_after;
+        if self.left {
+            Some(Suspicion::Left)
+        } else if !self.connected {
+            Some(Suspicion::Disconnected)
+        } else if self.owing.is_some_and(long) {
+            Some(Suspicion::Late)
+        } else if long(self.silent) {
+            Some(Suspicion::Silent)
+        } else {
+            None
+        }
+    }
+
+    fn hear(&mut self, now: Moment) {
+        self.heard = now;
+        self.silent = now;
+    }
+
+    fn start_timers(&mut self, now: Moment) {
+        self.silent = now;
+        self.owing = self.owing.map(|_| now);
+    }
+
+    /// It lost its place: each time soon after the last doubles the wait for it.
+    fn suspect(&mut self, now: Moment) {
+        let settled = now.since(self.live_since) > LONGEST_PENALTY;
+        self.penalty = if settled || self.penalty.is_zero() {
+            FIRST_PENALTY
+        } else {
+            (self.penalty * 2).min(LONGEST_PENALTY)
+        };
+        self.condition = Condition::Suspect;
+    }
+}
+
+/// The failure detector.
+#[derive(Debug)]
+pub struct Detector {
+    settings: DetectorSettings,
+    stores: BTreeMap<StoreId, Observed>,
+    last_tick: Moment,
+    /// Everybody was late, or nobody live, at the last tick.
+    holding: bool,
+}
+
+impl Detector {
+    /// A detector that knows no store yet.
+    pub fn new(settings: DetectorSettings, now: Moment) -> Self {
+        Self { settings, stores: BTreeMap::new(), last_tick: now, holding: false }
+    }
+
+    /// Takes in what happened and says what follows.
+    pub fn step(&mut self, now: Moment, input: Input) -> Vec<Event> {
+        match input {
+            Input::Expected(store) => return self.expect(store, now),
+            Input::Connected(store) => self.connect(store, now),
+            Input::Disconnected(store) => return self.disconnect(store, now),
+            Input::Sent(store) => {
+                self.observe(store, |seen| seen.owing = seen.owing.or(Some(now)));
+                return Vec::new();
+            }
+            Input::Acknowledged { store, outstanding } => self.observe(store, |seen| {
+                seen.hear(now);
+                seen.owing = outstanding.then_some(now);
+            }),
+            Input::Heard(store) => self.observe(store, |seen| seen.hear(now)),
+            Input::Left(store) => return self.let_go(store, now),
+            Input::Leaving(store) => self.observe(store, |seen| seen.leaving = true),
+            Input::Forgotten(store) => {
+                self.stores.remove(&store);
+                return Vec::new();
+            }
+            Input::Tick => return self.tick(now),
+        }
+        self.recover(input, now)
+    }
+
+    /// How a store is seen; nothing if it is unknown.
+    pub fn status(&self, store: StoreId) -> Option<Status> {
+        self.stores.get(&store).map(|seen| match seen.condition {
+            Condition::Live if seen.leaving => Status::Leaving,
+            Condition::Live => Status::Live,
+            Condition::Suspect => Status::Suspect,
+            Condition::Evicted => Status::Evicted,
+        })
+    }
+
+    /// How long ago a store was last heard of.
+    pub fn silence(&self, store: StoreId, now: Moment) -> Option<Duration> {
+        self.stores.get(&store).map(|seen| now.since(seen.heard))
+    }
+
+    /// Every store that is known, and how it is seen.
+    pub fn stores(&self) -> impl Iterator<Item = (StoreId, Status)> + '_ {
+        self.stores.keys().filter_map(|store| Some((*store, self.status(*store)?)))
+    }
+
+    fn observe(&mut self, store: StoreId, change: impl FnOnce(&mut Observed)) {
+        if let Some(seen) = self.stores.get_mut(&store) {
+            change(seen);
+        }
+    }
+
+    /// A process that registers again has lost its connections, and no longer wants to leave.
+    fn expect(&mut self, store: StoreId, now: Moment) -> Vec<Event> {
+        let events = self.disconnect(store, now);
+        let seen = self.stores.entry(store).or_insert_with(|| Observed::expected(now));
+        seen.condition = Condition::Suspect;
+        seen.leaving = false;
+        seen.left = false;
+        seen.hear(now);
+        events
+    }
+
+    fn connect(&mut self, store: StoreId, now: Moment) {
+        self.observe(store, |seen| {
+            seen.connected = true;
+            seen.hear(now);
+            seen.owing = None;
+        });
+    }
+
+    fn disconnect(&mut self, store: StoreId, now: Moment) -> Vec<Event> {
+        self.observe(store, |seen| {
+            seen.connected = false;
+            seen.owing = None;
+        });
+        self.blame(store, Suspicion::Disconnected, now)
+    }
+
+    fn let_go(&mut self, store: StoreId, now: Moment) -> Vec<Event> {
+        self.observe(store, |seen| seen.left = true);
+        self.blame(store, Suspicion::Left, now)
+    }
+
+    /// Makes a live store suspect without waiting for anything.
+    fn blame(&mut self, store: StoreId, why: Suspicion, now: Moment) -> Vec<Event> {
+        match self.stores.get_mut(&store) {
+            Some(seen) if seen.condition == Condition::Live => {
+                seen.suspect(now);
+                vec![Event::Suspected { store, why }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether the store of this input can be relied on again. One that was evicted must register
+    /// first.
+    fn recover(&mut self, input: Input, now: Moment) -> Vec<Event> {
+        let (Input::Connected(store) | Input::Heard(store) | Input::Acknowledged { store, .. }) =
+            input
+        else {
+            return Vec::new();
+        };
+        let Some(seen) = self.stores.get_mut(&store) else { return Vec::new() };
+        if seen.condition != Condition::Suspect || seen.trouble(now, &self.settings).is_some() {
+            return Vec::new();
+        }
+        seen.condition = Condition::Live;
+        seen.live_since = now;
+        vec![Event::Recovered { store, rejoin_at: now + seen.penalty }]
+    }
+
+    fn tick(&mut self, now: Moment) -> Vec<Event> {
+        let elapsed = now.since(self.last_tick);
+        self.last_tick = now;
+        let late = elapsed.saturating_sub(self.settings.tick_interval);
+        if late > self.settings.late_tick {
+            self.start_timers(now);
+            return vec![Event::LeaderStalled(late)];
+        }
+        let live = self.live().count();
+        let troubled = self.troubled(now);
+        if troubled.len() == live {
+            let begins = !std::mem::replace(&mut self.holding, true);
+            return if begins && live > 0 { vec![Event::AllLate] } else { Vec::new() };
+        }
+        if std::mem::take(&mut self.holding) {
+            self.start_timers(now);
+            return Vec::new();
+        }
+        let mut events = self.suspect(troubled, now);
+        events.extend(self.evict(now));
+        events
+    }
+
+    fn start_timers(&mut self, now: Moment) {
+        self.stores.values_mut().for_each(|seen| seen.start_timers(now));
+    }
+
+    fn live(&self) -> impl Iterator<Item = (&StoreId, &Observed)> {
+        self.stores.iter().filter(|(_, seen)| seen.condition == Condition::Live)
+    }
+
+    /// The live stores that should no longer be.
+    fn troubled(&self, now: Moment) -> Vec<(StoreId, Suspicion)> {
+        let trouble = |(store, seen): (&StoreId, &Observed)| {
+            seen.trouble(now, &self.settings).map(|why| (*store, why))
+        };
+        self.live().filter_map(trouble).collect()
+    }
+
+    fn suspect(&mut self, stores: Vec<(StoreId, Suspicion)>, now: Moment) -> Vec<Event> {
+        let suspect = |(store, why)| {
+            self.observe(store, |seen| seen.suspect(now));
+            Event::Suspected { store, why }
+        };
+        stores.into_iter().map(suspect).collect()
+    }
+
+    fn evict(&mut self, now: Moment) -> Vec<Event> {
+        let long = self.settings.evict_after;
+        let gone = self.stores.iter_mut().filter(|(_, seen)| {
+            seen.condition == Condition::Suspect && now.since(seen.silent) >= long
+        });
+        let evict = |(store, seen): (&StoreId, &mut Observed)| {
+            seen.condition = Condition::Evicted;
+            Event::Evicted(*store)
+        };
+        gone.map(evict).collect()
+    }
+}
