@@ -4,5 +4,9 @@
 pub mod detector;
 pub mod hash;
 pub mod membership;
+pub(crate) mod mutants;
+pub mod partition;
 pub mod placement;
+pub mod repair;
+pub mod replica;
 pub mod ring;

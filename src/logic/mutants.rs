@@ -1,0 +1,131 @@
+//! Mistakes that can be switched on, in test builds only, to show that the simulation would notice.
+//!
+//! Each is the shortcut that a rule of the contract warns of: it loses data, or tells a client
+//! something untrue, or never heals. A checker that cannot fail proves nothing; so for each of these
+//! a test runs seeds until one of them is caught. In every other build [`enabled`] is always false,
+//! and nothing of this is left.
+
+/// One mistake. The numbers are those of the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// 1: a store is known by its node's name, so a wiped one counts as the copy it was.
+    KnownByName,
+    /// 1, 17: the leader looks at no token.
+    AnyToken,
+    /// 2: nodes take messages of earlier epochs.
+    AnyEpoch,
+    /// 5: nodes acknowledge before it is durable.
+    #[cfg(test)]
+    EarlyAcknowledgement,
+    /// 6: a member being added is not waited for.
+    OldSetOnly,
+    /// 7: a member is gone before its removal is durable.
+    RemovedInMemory,
+    /// 8: the in-sync set shrinks below the floor.
+    BelowFloor,
+    /// 9: what is not settled in time is called failed.
+    CalledFailed,
+    /// 10: a read is answered with what is not settled.
+    DirtyRead,
+    /// 11: what cannot be asked is called absent.
+    CalledAbsent,
+    /// 12: what members report is not taken up.
+    NoRollForward,
+    /// 12: late answers to earlier fences count, and what they report is taken up again.
+    AnyAttempt,
+    /// 13: members that have not answered are read and counted.
+    UnpeeredCounts,
+    /// 14: the watermark advances while a member has not answered.
+    EarlyWatermark,
+    /// 15: who comes back on a new stream is taken to hold what it was sent on the old one.
+    TrustedReturn,
+    /// 16: a store that returns keeps its old records.
+    #[cfg(test)]
+    KeptRecords,
+    /// 17: acknowledgements of an earlier membership count for the next.
+    KeptAcknowledgements,
+    /// 18: a copy begins without what is unsettled.
+    MissingUnsettled,
+    /// 18: a copy is not sent what members report late.
+    MissingMerged,
+    /// 19: a copy is added only when nothing is unsettled.
+    WaitForQuiet,
+    /// 20: a copied record replaces a newer one.
+    #[cfg(test)]
+    InstallWins,
+    /// 21: a copy is added before it has everything.
+    EarlyMember,
+    /// 36: a base is read from a copy although a newer version is unsettled.
+    StaleBase,
+    /// 37: a base is read before every member has answered.
+    EarlyBase,
+    /// 38: what a base says is told before it is settled.
+    EarlyNotFound,
+    /// 39: what was answered as too late is carried out all the same.
+    LeftQueued,
+}
+
+#[cfg(test)]
+impl Mutant {
+    /// Every mistake there is.
+    pub(crate) const ALL: [Self; 26] = [
+        Self::KnownByName,
+        Self::AnyToken,
+        Self::AnyEpoch,
+        Self::EarlyAcknowledgement,
+        Self::OldSetOnly,
+        Self::RemovedInMemory,
+        Self::BelowFloor,
+        Self::CalledFailed,
+        Self::DirtyRead,
+        Self::CalledAbsent,
+        Self::NoRollForward,
+        Self::AnyAttempt,
+        Self::UnpeeredCounts,
+        Self::EarlyWatermark,
+        Self::TrustedReturn,
+        Self::KeptRecords,
+        Self::KeptAcknowledgements,
+        Self::MissingUnsettled,
+        Self::MissingMerged,
+        Self::WaitForQuiet,
+        Self::InstallWins,
+        Self::EarlyMember,
+        Self::StaleBase,
+        Self::EarlyBase,
+        Self::EarlyNotFound,
+        Self::LeftQueued,
+    ];
+}
+
+#[cfg(test)]
+thread_local! {
+    static ENABLED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether a mistake is to be made.
+#[cfg(test)]
+pub(crate) fn enabled(mutant: Mutant) -> bool {
+    ENABLED.get() == Some(mutant)
+}
+
+/// Whether a mistake is to be made: never.
+#[cfg(not(test))]
+pub(crate) const fn enabled(_: Mutant) -> bool {
+    false
+}
+
+/// Whether it is a mistake that only the simple store of the simulation can make.
+#[cfg(test)]
+pub(crate) fn enabled_in_stores() -> bool {
+    enabled(Mutant::KeptRecords) || enabled(Mutant::InstallWins)
+}
+
+/// Makes a mistake, on this thread, while something runs.
+#[cfg(test)]
+pub(crate) fn with<T>(mutant: Option<Mutant>, run: impl FnOnce() -> T) -> T {
+    ENABLED.set(mutant);
+    let result = run();
+    ENABLED.set(None);
+    result
+}

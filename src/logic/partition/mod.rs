@@ -1,0 +1,351 @@
+//! A partition, as its leader runs it: the order of its writes, who holds them, and what clients
+//! may be told.
+//!
+//! # What it guarantees
+//!
+//! Each key is one linearizable register. A write is acknowledged only when it is *settled*:
+//! durable on every member of the committed in-sync set and of one being proposed. So any single
+//! member holds every acknowledged write, reads ask just one, and all members but one may be lost.
+//! The set changes only by a durable configuration, made elsewhere, before anything is told to a
+//! client that depends on it. This is primary-backup replication with an outside configuration
+//! manager (Lin, Yang, Zhang and Zhou, *`PacificA`: Replication in Log-Based Distributed Storage
+//! Systems*, MSR-TR-2008-25, sections 2.2 to 2.4), with per-key instead of per-log settling.
+//!
+//! # How it is built
+//!
+//! [`Partition::step`] takes one [`Input`] and appends [`Output`]s. It reads no clock, sends
+//! nothing, allocates no random number: a shell carries out what it says, and a simulation drives
+//! the very same code through crashes that a test with real processes would meet once a year.
+//!
+//! * [`io`] - inputs and outputs.
+//! * `operations` - clients: what waits for what on a key (rules 4, 9 to 11, 35 to 39).
+//! * `settling` - versions, acknowledgements, the watermark (rules 5, 6, 14, 18).
+//! * `peering` - what members held when this epoch began (rules 12, 13, 15).
+//! * `reconfiguration` - members that fail, copies that are filled (rules 7, 8, 16 to 23).
+//!
+//! Per key it keeps something only while an operation on that key is under way: the leader's memory
+//! does not grow with the data.
+
+pub mod io;
+mod operations;
+mod peering;
+mod reconfiguration;
+mod replicas;
+mod settling;
+#[cfg(test)]
+mod tests;
+mod unsettled;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::logic::mutants::{self, Mutant};
+use crate::types::{Configuration, Epoch, KeyHash, Moment, PartitionId, StoreId, Token, Version};
+use io::{Input, Operation, Output, StoreEvent};
+use operations::{KeyState, Reading};
+use replicas::{Replica, Replicas, Slots, StoreState};
+use unsettled::Unsettled;
+
+/// What an operator decides about every partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many copies each value is to have (`tolerance.conf`).
+    pub copies: usize,
+    /// The fewest live members that take writes (`min_replicas`); the in-sync set never shrinks
+    /// below it.
+    pub floor: usize,
+    /// How long a beginning leader waits for every member before it serves with those it has.
+    pub peering_grace: Duration,
+    /// How long members may take to turn up after the leader began before they count as failed.
+    pub absent_grace: Duration,
+    /// How long a read of a copy may take before another copy is asked.
+    pub read_retry: Duration,
+    /// How many bytes of settled writes a copy being filled may lag behind.
+    pub missing_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            copies: 4,
+            floor: 2,
+            peering_grace: Duration::from_millis(500),
+            absent_grace: Duration::from_secs(3),
+            read_retry: Duration::from_millis(250),
+            missing_bytes: 16 << 20,
+        }
+    }
+}
+
+/// One partition. See the module for what it guarantees.
+#[derive(Debug)]
+pub struct Partition {
+    id: PartitionId,
+    epoch: Epoch,
+    settings: Settings,
+    began: Moment,
+    now: Moment,
+    configuration: Configuration,
+    proposed: Option<Configuration>,
+    replicas: Replicas,
+    stores: BTreeMap<StoreId, StoreState>,
+    target: SmallVec<[StoreId; 4]>,
+    /// Slots whose acknowledgement settles a write: the committed set and the proposed one.
+    required: Slots,
+    unsettled: Unsettled,
+    keys: BTreeMap<KeyHash, KeyState>,
+    reads: BTreeMap<io::ReadId, Reading>,
+    /// Connected stores that may hold the partition without being a copy of it.
+    strangers: BTreeSet<StoreId>,
+    /// Keys of which members hold one version with different contents.
+    frozen: BTreeSet<KeyHash>,
+    /// Operations that came while the partition could not yet take them.
+    held: VecDeque<Operation>,
+    serving: bool,
+    seq: u64,
+    watermark: Version,
+    /// Some copy may not have heard the watermark.
+    watermark_untold: bool,
+    /// When a write last took the watermark along.
+    sequenced: Moment,
+    next_read: u64,
+    next_token: u64,
+    /// No client waits beyond this without being looked at.
+    next_deadline: Option<Moment>,
+    /// For the simulation: each update that was written, its key, its base, and its own counter.
+    #[cfg(test)]
+    pub(crate) bases: Vec<(io::OperationId, KeyHash, Option<Version>, u64)>,
+}
+
+/// A member or a copy in the making, for people to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyStatus {
+    /// The store.
+    pub store: StoreId,
+    /// In the committed in-sync set.
+    pub in_sync: bool,
+    /// Connected and not suspected.
+    pub live: bool,
+    /// Has answered this epoch's fence.
+    pub peered: bool,
+}
+
+/// How a partition is, for people to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Reads are answered.
+    pub serving: bool,
+    /// Writes are taken.
+    pub writable: bool,
+    /// Every copy.
+    pub copies: Vec<CopyStatus>,
+    /// How many copies there should be.
+    pub wanted: usize,
+    /// Writes under way.
+    pub unsettled: usize,
+}
+
+impl Status {
+    /// Live members of the in-sync set.
+    pub fn live_copies(&self) -> usize {
+        self.copies.iter().filter(|copy| copy.in_sync && copy.live && copy.peered).count()
+    }
+
+    /// Whether there are fewer copies than wanted.
+    pub fn is_under_replicated(&self) -> bool {
+        self.live_copies() < self.wanted
+    }
+}
+
+impl Partition {
+    /// A partition under its latest durable configuration, in an epoch that is durable too.
+    ///
+    /// `began` is when the leader started: the graces of rule 13 count from it.
+    pub fn new(
+        id: PartitionId,
+        epoch: Epoch,
+        configuration: Configuration,
+        settings: Settings,
+        began: Moment,
+    ) -> Self {
+        let mut replicas = Replicas::default();
+        let mut required = Slots::NONE;
+        for member in &configuration.members {
+            if let Some(slot) = replicas.insert(Replica::member(member.store, member.token)) {
+                required.insert(Slots::one(slot));
+            }
+        }
+        let target = configuration.members.iter().map(|member| member.store).collect();
+        Self {
+            id,
+            epoch,
+            settings,
+            began,
+            now: began,
+            configuration,
+            proposed: None,
+            replicas,
+            stores: BTreeMap::new(),
+            target,
+            required,
+            unsettled: Unsettled::default(),
+            keys: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            frozen: BTreeSet::new(),
+            held: VecDeque::new(),
+            serving: false,
+            seq: 0,
+            watermark: Version::ZERO,
+            watermark_untold: false,
+            sequenced: began,
+            next_read: 0,
+            next_token: 0,
+            next_deadline: None,
+            #[cfg(test)]
+            bases: Vec::new(),
+        }
+    }
+
+    /// For the simulation: the epoch it runs in.
+    #[cfg(test)]
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// For the simulation: whether a version is under way.
+    #[cfg(test)]
+    pub(crate) fn is_unsettled(&self, version: Version) -> bool {
+        self.unsettled.get(version).is_some()
+    }
+
+    /// Takes one input and appends what is to be done about it.
+    pub fn step(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Operation(operation) => self.submit(operation, out),
+            Input::Acknowledged { store, token, version } => {
+                self.acknowledged(store, token, version, out);
+            }
+            Input::Refused { store, token } => self.refused(store, token, out),
+            Input::Read { id, answer } => self.read_answered(id, answer, out),
+            Input::Fenced { store, token, answer } => self.fenced(store, token, answer, out),
+            Input::Store { store, event } => self.store_event(store, event, out),
+            Input::Target(target) => {
+                self.target = target;
+                self.abandon_unwanted_copies(out);
+                self.reconfigure(out);
+            }
+            Input::Admit(store) => self.admit(store, out),
+            Input::Copied { store, token, complete } => self.copied(store, token, complete, out),
+            Input::Finished { store, token } => self.finished(store, token, out),
+            Input::Configured(version) => self.configured(version, out),
+            Input::Copies { wanted, floor } => {
+                self.settings.copies = wanted;
+                self.settings.floor = floor;
+                self.reconfigure(out);
+            }
+            Input::Tick => self.tick(out),
+        }
+    }
+
+    /// Everything at or below this version is settled.
+    pub fn watermark(&self) -> Version {
+        self.watermark
+    }
+
+    /// The latest durable configuration.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// The partition's number.
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Status {
+        let copies = self
+            .replicas
+            .iter()
+            .map(|(_, replica)| CopyStatus {
+                store: replica.store,
+                in_sync: replica.is_member(),
+                live: self.state_of(replica.store).is_live(),
+                peered: replica.peered,
+            })
+            .collect();
+        Status {
+            serving: self.serving && self.usable().next().is_some(),
+            writable: self.serving && self.usable().count() >= self.settings.floor,
+            copies,
+            wanted: self.settings.copies,
+            unsettled: self.unsettled.len(),
+        }
+    }
+
+    fn state_of(&self, store: StoreId) -> StoreState {
+        self.stores.get(&store).copied().unwrap_or_default()
+    }
+
+    /// Members that can be read and counted: live and peered.
+    fn usable(&self) -> impl Iterator<Item = (usize, &Replica)> {
+        self.replicas.members().filter(|(_, replica)| {
+            let peered = replica.peered || mutants::enabled(Mutant::UnpeeredCounts);
+            peered && !replica.disowned && self.state_of(replica.store).is_live()
+        })
+    }
+
+    fn store_event(&mut self, store: StoreId, event: StoreEvent, out: &mut Vec<Output>) {
+        let state = self.stores.entry(store).or_default();
+        match event {
+            StoreEvent::Connected => {
+                *state = StoreState { connected: true, seen: true, ..*state };
+                state.suspected = false;
+                state.evicted = false;
+                self.connected(store, out);
+            }
+            StoreEvent::Disconnected => {
+                state.connected = false;
+                self.disconnected(store, out);
+            }
+            StoreEvent::Suspected => {
+                state.suspected = true;
+                self.retry_reads(Duration::MAX, out);
+            }
+            StoreEvent::Recovered => {
+                state.suspected = false;
+                self.progress(out);
+            }
+            StoreEvent::Evicted => state.evicted = true,
+            StoreEvent::Full => state.full = true,
+            StoreEvent::Roomy => {
+                state.full = false;
+                self.fence_again(store, out);
+            }
+        }
+        self.reconfigure(out);
+    }
+
+    fn tick(&mut self, out: &mut Vec<Output>) {
+        self.begin_serving(out);
+        self.release_held(out);
+        self.retry_reads(self.settings.read_retry, out);
+        self.fetch_contents(out);
+        self.expire(out);
+        self.ask_disowned_again(out);
+        self.reconfigure(out);
+        self.tell_watermark(out);
+    }
+
+    /// A token that no admission ever had: the epoch is durable and used once, and the members that
+    /// a cluster is created with use the numbers below.
+    fn fresh_token(&mut self) -> Token {
+        const FIRST: u64 = 1 << 16;
+        self.next_token += 1;
+        Token((self.epoch.0 << 32) | (FIRST + self.next_token))
+    }
+}

@@ -1,0 +1,391 @@
+//! What a node lets into its log: the rules by which a store stays one that can be trusted.
+//!
+//! The leader decides; a node only refuses. It refuses an epoch below the one it has promised, so
+//! that a delayed message of an earlier leader lands nowhere; it refuses everything that names
+//! another token than the one under which it holds the partition, so that a store that was wiped
+//! or came back is never taken for the copy it once was; it opens a shadow copy when told to start
+//! and takes copied records only while that copy is open; and it deletes nothing but on the word of
+//! a durable configuration, and then only after a while in which the order may turn out wrong.
+//!
+//! [`Replica`] holds what was *admitted*, which runs ahead of what is durable by the one commit
+//! that is under way: the orders and records of one commit are judged in the order in which they
+//! will lie in the log, and nothing is answered before that commit is durable.
+
+use std::time::Duration;
+
+use crate::logic::mutants::{self, Mutant};
+use crate::types::{
+    Configuration, ConfigurationVersion, Epoch, Moment, PartitionCount, PartitionId, StoreId, Token,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// How long the data of a removed partition is kept aside.
+pub const REMOVAL_DELAY: Duration = Duration::from_mins(10);
+
+/// What a store holds of a partition when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The membership it is held under, if any.
+    pub token: Option<Token>,
+    /// Whether that is an unfinished copy.
+    pub shadow: bool,
+    /// Whether there are records, members' or not.
+    pub records: bool,
+    /// Version of the newest configuration known.
+    pub configuration: ConfigurationVersion,
+    /// The token under which that configuration names this store.
+    pub named: Option<Token>,
+}
+
+/// What the leader asks for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Become a first member of a partition that begins empty.
+    Begin,
+    /// Tell what lies above the watermark.
+    Fence,
+    /// Open a shadow copy.
+    Start,
+    /// Close the shadow copy: it is complete.
+    Finish,
+    /// Drop the partition: this durable configuration does not name the store.
+    Remove(ConfigurationVersion),
+    /// Keep the latest durable configuration.
+    Configuration(Configuration),
+}
+
+/// What goes to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Lower epochs are refused from now on.
+    Promise(Epoch),
+    /// The store is a first member of the partition.
+    Begin(Token),
+    /// A shadow copy is open: what was there is unvouched.
+    Start(Token),
+    /// The copy is whole.
+    Finish(Token),
+    /// Everything of the partition goes.
+    Remove(ConfigurationVersion),
+    /// The latest configuration.
+    Configuration(Configuration),
+}
+
+/// What follows from an order that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Nothing: it is so already, or is due later.
+    Nothing,
+    /// This goes to the log.
+    Change(Change),
+    /// An answer, once everything admitted before is durable.
+    Answer {
+        /// Whether the store holds the partition, whole, under the token.
+        member: bool,
+    },
+    /// A copy from the source, once everything admitted before is durable.
+    Copy(Option<Change>),
+}
+
+/// Why something was refused.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// A leader of an earlier epoch speaks, or one that has not opened a stream.
+    #[error("epoch {offered} is not the one promised here, {promised}")]
+    Epoch {
+        /// The epoch of the message.
+        offered: Epoch,
+        /// The epoch promised.
+        promised: Epoch,
+    },
+    /// No such partition.
+    #[error("there is no partition {0}")]
+    Partition(PartitionId),
+    /// Held under another token, or not at all.
+    #[error("the store does not hold the partition under this token")]
+    Token,
+    /// The copy is not complete.
+    #[error("the store's copy of the partition is not complete")]
+    Incomplete,
+    /// The copy is complete, or was never begun.
+    #[error("the store has no open copy of the partition under this token")]
+    NoCopy,
+    /// A partition may only begin where nothing is.
+    #[error("the store already holds something of the partition")]
+    Occupied,
+    /// A copy needs a token of its own, from 1.
+    #[error("a copy begins under a new token")]
+    UsedToken,
+    /// Newer configurations are known.
+    #[error("the store knows configuration {0}, which is newer")]
+    Superseded(ConfigurationVersion),
+    /// The configuration given for a removal names the store.
+    #[error("configuration {0} names the store")]
+    Named(ConfigurationVersion),
+}
+
+/// How the store stands towards a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Not at all.
+    Absent,
+    /// It holds a whole copy.
+    Member,
+    /// It holds a copy that is being filled.
+    Shadow,
+    /// Its log is damaged: what it holds proves nothing.
+    Distrusted,
+    /// Removed: kept aside until the moment.
+    Aside(ConfigurationVersion, Moment),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Partition {
+    standing: Standing,
+    token: Token,
+    records: bool,
+    configuration: ConfigurationVersion,
+    named: Option<Token>,
+}
+
+impl Partition {
+    fn load(held: Held, trusted: bool) -> Self {
+        let standing = match (held.token, held.shadow) {
+            (None, _) => Standing::Absent,
+            (Some(_), _) if !trusted => Standing::Distrusted,
+            (Some(_), true) => Standing::Shadow,
+            (Some(_), false) => Standing::Member,
+        };
+        Self {
+            standing,
+            token: held.token.unwrap_or_default(),
+            records: held.records,
+            configuration: held.configuration,
+            named: held.named,
+        }
+    }
+
+    fn has_token(&self, token: Token) -> bool {
+        self.token == token || mutants::enabled(Mutant::KnownByName)
+    }
+
+    fn holds(&self, token: Token) -> bool {
+        self.has_token(token) && matches!(self.standing, Standing::Member | Standing::Shadow)
+    }
+
+    fn is_member(&self, token: Token) -> bool {
+        let empty = self.standing == Standing::Absent && mutants::enabled(Mutant::KnownByName);
+        empty || (self.has_token(token) && self.standing == Standing::Member)
+    }
+
+    fn begin(&mut self, token: Token) -> Result<Admission, Refusal> {
+        if self.is_member(token) {
+            return Ok(Admission::Nothing);
+        }
+        if self.standing != Standing::Absent || self.records {
+            return Err(Refusal::Occupied);
+        }
+        if token == Token::default() {
+            return Err(Refusal::UsedToken);
+        }
+        (self.standing, self.token, self.records) = (Standing::Member, token, true);
+        Ok(Admission::Change(Change::Begin(token)))
+    }
+
+    /// A copy that is open under the same token goes on without a new mark in the log: the mark
+    /// would void writes that were acknowledged under that token.
+    fn start(&mut self, token: Token) -> Result<Admission, Refusal> {
+        if self.standing == Standing::Shadow && self.token == token {
+            return Ok(Admission::Copy(None));
+        }
+        let used = self.standing != Standing::Absent && self.token == token;
+        if used || token == Token::default() {
+            return Err(Refusal::UsedToken);
+        }
+        (self.standing, self.token, self.records) = (Standing::Shadow, token, true);
+        Ok(Admission::Copy(Some(Change::Start(token))))
+    }
+
+    fn finish(&mut self, token: Token) -> Result<Admission, Refusal> {
+        if self.is_member(token) {
+            return Ok(Admission::Nothing);
+        }
+        if !self.holds(token) {
+            return Err(Refusal::NoCopy);
+        }
+        self.standing = Standing::Member;
+        Ok(Admission::Change(Change::Finish(token)))
+    }
+
+    fn remove(
+        &mut self,
+        now: Moment,
+        token: Token,
+        version: ConfigurationVersion,
+    ) -> Result<Admission, Refusal> {
+        if self.standing == Standing::Absent {
+            return Ok(Admission::Nothing);
+        }
+        // The leader need not know under which token a store holds what it no longer should.
+        // A leader that does not know what the store holds names no token.
+        if token != Token::default() && self.token != token {
+            return Err(Refusal::Token);
+        }
+        if version < self.configuration {
+            return Err(Refusal::Superseded(self.configuration));
+        }
+        if version == self.configuration && self.named == Some(self.token) {
+            return Err(Refusal::Named(version));
+        }
+        (self.configuration, self.named) = (version, None);
+        if !matches!(self.standing, Standing::Aside(..)) {
+            self.standing = Standing::Aside(version, now + REMOVAL_DELAY);
+        }
+        Ok(Admission::Nothing)
+    }
+
+    fn configure(
+        &mut self,
+        store: StoreId,
+        token: Token,
+        configuration: Configuration,
+    ) -> Result<Admission, Refusal> {
+        if !self.holds(token) {
+            return Err(Refusal::Token);
+        }
+        if configuration.version < self.configuration {
+            return Err(Refusal::Superseded(self.configuration));
+        }
+        if configuration.version == self.configuration {
+            return Ok(Admission::Nothing);
+        }
+        self.configuration = configuration.version;
+        self.named = configuration.token_of(store);
+        Ok(Admission::Change(Change::Configuration(configuration)))
+    }
+
+    fn expire(&mut self, now: Moment) -> Option<Change> {
+        let Standing::Aside(version, due) = self.standing else { return None };
+        if now < due {
+            return None;
+        }
+        (self.standing, self.records) = (Standing::Absent, false);
+        Some(Change::Remove(version))
+    }
+}
+
+/// What a node has admitted, and by that what it refuses.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    store: StoreId,
+    promised: Epoch,
+    partitions: Vec<Partition>,
+}
+
+impl Replica {
+    /// A replica over what a store holds. Where the store is damaged it is not `trusted`: whatever
+    /// it holds has no authority until it was copied anew.
+    pub fn new(
+        store: StoreId,
+        count: PartitionCount,
+        promised: Epoch,
+        trusted: bool,
+        mut held: impl FnMut(PartitionId) -> Held,
+    ) -> Self {
+        let partitions = count.all().map(|id| Partition::load(held(id), trusted)).collect();
+        Self { store, promised, partitions }
+    }
+
+    /// The epoch below which everything is refused.
+    pub fn promised(&self) -> Epoch {
+        self.promised
+    }
+
+    /// A leader opens a stream. A higher epoch is promised to it, which must be durable before
+    /// anything is answered.
+    pub fn open(&mut self, epoch: Epoch) -> Result<Option<Change>, Refusal> {
+        if epoch < self.promised && !mutants::enabled(Mutant::AnyEpoch) {
+            return Err(Refusal::Epoch { offered: epoch, promised: self.promised });
+        }
+        let raised = epoch > self.promised;
+        self.promised = epoch;
+        Ok(raised.then_some(Change::Promise(epoch)))
+    }
+
+    /// Whether live writes may be stored: by members and by copies that are being filled.
+    pub fn admit_section(
+        &self,
+        epoch: Epoch,
+        partition: PartitionId,
+        token: Token,
+    ) -> Result<(), Refusal> {
+        self.check_epoch(epoch)?;
+        let holds = self.partition(partition)?.holds(token);
+        if holds { Ok(()) } else { Err(Refusal::Token) }
+    }
+
+    /// Whether copied records may be stored: only while the copy is open, for what is not vouched
+    /// for was dropped when it was closed, and would be back.
+    pub fn admit_install(
+        &self,
+        epoch: Epoch,
+        partition: PartitionId,
+        token: Token,
+    ) -> Result<(), Refusal> {
+        self.check_epoch(epoch)?;
+        let state = self.partition(partition)?;
+        let open = state.standing == Standing::Shadow && state.token == token;
+        if open { Ok(()) } else { Err(Refusal::NoCopy) }
+    }
+
+    /// The token under which reads are answered: that of a whole copy.
+    pub fn served(&self, partition: PartitionId) -> Option<Token> {
+        let state = self.partition(partition).ok()?;
+        (state.standing == Standing::Member).then_some(state.token)
+    }
+
+    /// Judges an order, and takes what follows from it as done.
+    pub fn order(
+        &mut self,
+        now: Moment,
+        epoch: Epoch,
+        partition: PartitionId,
+        token: Token,
+        order: Order,
+    ) -> Result<Admission, Refusal> {
+        self.check_epoch(epoch)?;
+        let store = self.store;
+        let state =
+            self.partitions.get_mut(partition.index()).ok_or(Refusal::Partition(partition))?;
+        match order {
+            Order::Begin => state.begin(token),
+            Order::Fence => Ok(Admission::Answer { member: state.is_member(token) }),
+            Order::Start => state.start(token),
+            Order::Finish => state.finish(token),
+            Order::Remove(version) => state.remove(now, token, version),
+            Order::Configuration(configuration) => state.configure(store, token, configuration),
+        }
+    }
+
+    /// Removals that were kept aside long enough.
+    pub fn tick(&mut self, now: Moment) -> Vec<(PartitionId, Change)> {
+        (0..)
+            .map(PartitionId)
+            .zip(&mut self.partitions)
+            .filter_map(|(id, state)| state.expire(now).map(|change| (id, change)))
+            .collect()
+    }
+
+    fn check_epoch(&self, offered: Epoch) -> Result<(), Refusal> {
+        if offered == self.promised || mutants::enabled(Mutant::AnyEpoch) {
+            return Ok(());
+        }
+        Err(Refusal::Epoch { offered, promised: self.promised })
+    }
+
+    fn partition(&self, id: PartitionId) -> Result<&Partition, Refusal> {
+        self.partitions.get(id.index()).ok_or(Refusal::Partition(id))
+    }
+}
