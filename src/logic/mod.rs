@@ -3,6 +3,7 @@
 
 pub mod detector;
 pub mod hash;
+pub mod history;
 pub mod membership;
 pub(crate) mod mutants;
 pub mod partition;
