@@ -3,4 +3,5 @@
 pub mod config;
 pub mod logic;
 pub mod protocol;
+pub mod runtime;
 pub mod types;
