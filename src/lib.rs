@@ -4,4 +4,5 @@ pub mod config;
 pub mod logic;
 pub mod protocol;
 pub mod runtime;
+pub mod storage;
 pub mod types;

@@ -1,0 +1,358 @@
+//! Slots: how a node finds its own store on a volume that it shares with its siblings.
+//!
+//! Under the data directory lie `slots/0001`, `0002` and so on, one store each. A node takes the
+//! first slot whose lock it can get, or makes the next. The lock is the kernel's: held as long as
+//! the process lives, gone with it however it ends. The slot's identity - a random `store_id`, and
+//! the cluster once it has joined one - lies in a small text file that is replaced atomically.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::disk;
+use super::disk::real::RealDisk;
+use crate::types::{ClusterId, IndexKey, PartitionCount, StoreId};
+
+const IDENTITY: &str = "identity";
+const LOCK: &str = "lock";
+const FORMAT: &str = "1";
+
+/// A slot could not be taken or used.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// The file system refused.
+    #[error("cannot {what} {}: {source}; check that the directory exists and may be written", path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Every slot is taken by a live process.
+    #[error(
+        "all {max} slots under {} are taken by running nodes; stop one or raise storage.max_slots",
+        path.display()
+    )]
+    NoneLeft {
+        /// How many there may be.
+        max: u16,
+        /// Where they are.
+        path: PathBuf,
+    },
+    /// Another live process has the directory.
+    #[error("{} is in use by another process; stop it or choose another directory", path.display())]
+    Taken {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The identity file makes no sense to this build.
+    #[error("{}: {problem}; restore the file from a copy, or move the slot away", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The store belongs to another cluster.
+    #[error(
+        "store {store} belongs to cluster {ours}, not to {theirs}; start it with its own leader"
+    )]
+    OtherCluster {
+        /// The store.
+        store: StoreId,
+        /// Its cluster.
+        ours: ClusterId,
+        /// The cluster that asked.
+        theirs: ClusterId,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SlotError {
+    let path = path.to_owned();
+    move |source| SlotError::Io { what, path, source }
+}
+
+/// A directory that this process has for itself, until dropped.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Locks a directory, which must exist; [`SlotError::Taken`] if another process has it.
+    pub fn take(directory: &Path) -> Result<Self, SlotError> {
+        let path = directory.join(LOCK);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(SlotError::Taken { path: directory.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+        }
+    }
+}
+
+/// What a store learns when it joins a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The secret that keys the hashes of keys.
+    pub index_key: IndexKey,
+    /// How many partitions there are.
+    pub partitions: PartitionCount,
+}
+
+/// Who a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Made with the slot.
+    pub store: StoreId,
+    /// None until the store has joined a cluster.
+    pub joined: Option<Joined>,
+}
+
+/// A slot that this process has taken.
+#[derive(Debug)]
+pub struct Slot {
+    directory: PathBuf,
+    identity: Identity,
+    is_new: bool,
+    _lock: DirectoryLock,
+}
+
+impl Slot {
+    /// Takes the first slot under a data directory that nobody else has, or makes one.
+    pub fn take(
+        data_dir: &Path,
+        max_slots: u16,
+        new_store_id: impl FnOnce() -> StoreId,
+    ) -> Result<Self, SlotError> {
+        let slots = data_dir.join("slots");
+        fs::create_dir_all(&slots).map_err(failed("create", &slots))?;
+        for number in 1..=max_slots {
+            let directory = slots.join(format!("{number:04}"));
+            fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+            match DirectoryLock::take(&directory) {
+                Ok(lock) => return Self::settle(directory, lock, new_store_id),
+                Err(SlotError::Taken { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(SlotError::NoneLeft { max: max_slots, path: slots })
+    }
+
+    fn settle(
+        directory: PathBuf,
+        lock: DirectoryLock,
+        new_store_id: impl FnOnce() -> StoreId,
+    ) -> Result<Self, SlotError> {
+        let found = read_identity(&directory)?;
+        let is_new = found.is_none();
+        let identity = if let Some(identity) = found {
+            identity
+        } else {
+            sync_parents(&directory)?;
+            let identity = Identity { store: new_store_id(), joined: None };
+            write_identity(&directory, &identity)?;
+            identity
+        };
+        Ok(Self { directory, identity, is_new, _lock: lock })
+    }
+
+    /// Who the store is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where the store is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The slot was made just now.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Makes the store part of a cluster for good. Repeating it changes nothing.
+    pub fn join(
+        &mut self,
+        cluster: ClusterId,
+        index_key: IndexKey,
+        partitions: PartitionCount,
+    ) -> Result<(), SlotError> {
+        let joined = Joined { cluster, index_key, partitions };
+        match self.identity.joined {
+            Some(ours) if ours == joined => return Ok(()),
+            Some(ours) if ours.cluster == cluster => {
+                return Err(SlotError::Identity {
+                    path: self.directory.join(IDENTITY),
+                    problem: format!("cluster {cluster} changed its index key or partitions"),
+                });
+            }
+            Some(ours) => {
+                let store = self.identity.store;
+                return Err(SlotError::OtherCluster { store, ours: ours.cluster, theirs: cluster });
+            }
+            None => {}
+        }
+        let identity = Identity { joined: Some(joined), ..self.identity };
+        write_identity(&self.directory, &identity)?;
+        self.identity = identity;
+        Ok(())
+    }
+}
+
+/// Makes the names of a new slot durable.
+fn sync_parents(directory: &Path) -> Result<(), SlotError> {
+    for parent in directory.ancestors().skip(1).take(3).filter(|path| path.is_dir()) {
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        synced.map_err(failed("sync", parent))?;
+    }
+    Ok(())
+}
+
+fn write_identity(directory: &Path, identity: &Identity) -> Result<(), SlotError> {
+    let written = RealDisk::new(directory)
+        .and_then(|disk| disk::replace(&disk, IDENTITY, encode(identity).as_bytes()));
+    written.map_err(failed("write the identity in", directory))
+}
+
+fn read_identity(directory: &Path) -> Result<Option<Identity>, SlotError> {
+    let path = directory.join(IDENTITY);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("read", &path)(error)),
+    };
+    parse(&text).map(Some).map_err(|problem| SlotError::Identity { path, problem })
+}
+
+fn encode(identity: &Identity) -> String {
+    let mut text = format!("format={FORMAT}\nstore_id={}\n", identity.store);
+    if let Some(Joined { cluster, index_key, partitions }) = &identity.joined {
+        let index_key = uuid::Uuid::from_bytes(index_key.0);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "cluster_id={cluster}\nindex_key={}", index_key.simple());
+        let _ = writeln!(text, "partitions={}", partitions.get());
+    }
+    text
+}
+
+fn parse(text: &str) -> Result<Identity, String> {
+    let mut lines = text.lines();
+    let mut value = |name: &str| {
+        let line = lines.next()?;
+        Some(
+            line.strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('='))
+                .ok_or_else(|| format!("'{}' should be '{name}=...'", line.escape_debug())),
+        )
+    };
+    let needed = |line: Option<Result<_, String>>, name| {
+        line.unwrap_or_else(|| Err(format!("the line '{name}=...' is missing")))
+    };
+    let format: &str = needed(value("format"), "format")?;
+    if format != FORMAT {
+        return Err(format!(
+            "its format is '{}', this build knows {FORMAT}",
+            format.escape_debug()
+        ));
+    }
+    let store = needed(value("store_id"), "store_id")?;
+    let store = store.parse().map_err(|error| format!("store_id: {error}"))?;
+    let Some(cluster) = value("cluster_id") else { return Ok(Identity { store, joined: None }) };
+    let cluster = cluster?.parse().map_err(|error| format!("cluster_id: {error}"))?;
+    let index_key = needed(value("index_key"), "index_key")?;
+    let index_key = uuid::Uuid::try_parse(index_key)
+        .map_err(|_| "index_key is not 32 hexadecimal digits".to_owned())?;
+    let partitions = needed(value("partitions"), "partitions")?;
+    let partitions = partitions.parse().ok().and_then(PartitionCount::new);
+    let partitions = partitions.ok_or("partitions is not a power of two up to 32768")?;
+    if let Some(more) = lines.next() {
+        return Err(format!("there is a line too many: '{}'", more.escape_debug()));
+    }
+    let index_key = IndexKey(index_key.into_bytes());
+    Ok(Identity { store, joined: Some(Joined { cluster, index_key, partitions }) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn joined() -> Joined {
+        Joined {
+            cluster: ClusterId::from_number(5),
+            index_key: IndexKey([0xab; 16]),
+            partitions: PartitionCount::DEFAULT,
+        }
+    }
+
+    fn take(path: &Path, max: u16, number: u128) -> Result<Slot, SlotError> {
+        Slot::take(path, max, || StoreId::from_number(number))
+    }
+
+    #[test]
+    fn each_taker_gets_a_slot_of_its_own_and_a_freed_one_is_taken_first() {
+        let data = tempfile::tempdir().unwrap();
+        let first = take(data.path(), 2, 1).unwrap();
+        let second = take(data.path(), 2, 2).unwrap();
+        assert!(first.directory().ends_with("slots/0001") && first.is_new());
+        assert!(second.directory().ends_with("slots/0002"));
+        let error = take(data.path(), 2, 3).unwrap_err();
+        assert!(error.to_string().contains("all 2 slots"), "{error}");
+        drop(first);
+        let again = take(data.path(), 2, 4).unwrap();
+        assert_eq!(again.identity().store, StoreId::from_number(1), "the store stays who it is");
+        assert!(!again.is_new());
+    }
+
+    #[test]
+    fn joining_lasts_and_another_cluster_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        let Joined { cluster, index_key, partitions } = joined();
+        let mut slot = take(data.path(), 1, 1).unwrap();
+        slot.join(cluster, index_key, partitions).unwrap();
+        drop(slot);
+        let mut slot = take(data.path(), 1, 2).unwrap();
+        assert_eq!(slot.identity().joined, Some(joined()));
+        slot.join(cluster, index_key, partitions).unwrap();
+        let error = slot.join(ClusterId::from_number(6), index_key, partitions).unwrap_err();
+        assert!(matches!(error, SlotError::OtherCluster { .. }), "{error}");
+        let error = slot.join(cluster, IndexKey([1; 16]), partitions).unwrap_err();
+        assert!(matches!(error, SlotError::Identity { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_identity_that_is_not_understood_is_refused_with_a_reason() {
+        let text = encode(&Identity { store: StoreId::from_number(1), joined: Some(joined()) });
+        assert_eq!(parse(&text).unwrap().joined, Some(joined()));
+        let refused = |text: &str, reason: &str| {
+            let problem = parse(text).unwrap_err();
+            assert!(problem.contains(reason), "{problem}");
+        };
+        refused("", "'format=...' is missing");
+        refused(&text.replace("format=1", "format=2"), "format is '2'");
+        refused(&text.replace("store_id=0", "store_id=x"), "store_id");
+        refused(&text.replace("cluster_id", "clusterid"), "should be 'cluster_id=...'");
+        refused(&text.replace("index_key=ab", "index_key="), "32 hexadecimal digits");
+        refused(&text.replace("partitions=1024", "partitions=1000"), "power of two");
+        refused(&format!("{text}more=1\n"), "a line too many");
+        let short = text.lines().take(4).collect::<Vec<_>>().join("\n");
+        refused(&short, "'partitions=...' is missing");
+    }
+
+    #[test]
+    fn a_directory_has_one_owner() {
+        let data = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::take(data.path()).unwrap();
+        assert!(matches!(DirectoryLock::take(data.path()), Err(SlotError::Taken { .. })));
+        drop(lock);
+        DirectoryLock::take(data.path()).unwrap();
+    }
+}
