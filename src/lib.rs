@@ -3,6 +3,7 @@
 pub mod config;
 pub mod logic;
 pub mod protocol;
+pub mod rpc;
 pub mod runtime;
 pub mod storage;
 pub mod types;
