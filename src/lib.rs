@@ -1,7 +1,9 @@
 //! HaToKuSe: a replicated key-value and message store.
 
+pub mod admin;
 pub mod config;
 pub mod logic;
+pub mod net;
 pub mod protocol;
 pub mod rpc;
 pub mod runtime;
