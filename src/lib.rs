@@ -1,8 +1,10 @@
 //! HaToKuSe: a replicated key-value and message store.
 
 pub mod admin;
+pub mod client;
 pub mod config;
 pub mod logic;
+pub mod meta;
 pub mod net;
 pub mod protocol;
 pub mod rpc;

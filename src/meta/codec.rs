@@ -1,0 +1,187 @@
+//! Changes as bytes.
+//!
+//! ```text
+//! epoch          1  epoch u64
+//! cluster        2  id 16 bytes, index key 16 bytes, partitions u16, created i64
+//! member         3  store 16 bytes, placed u8, address, admin address: u16 length and text
+//! forget         4  store 16 bytes
+//! configuration  5  partition u16, then as in the stores' logs
+//! ```
+//!
+//! Little-endian, back to back. A number that is not known here means a newer build: it cannot be
+//! skipped, since nothing says how long it is.
+
+use bytes::{Buf, BufMut};
+
+use super::{Change, Cluster, MemberInfo, MetadataError};
+use crate::protocol::control::{decode_configuration, encode_configuration};
+use crate::types::{ClusterId, Epoch, IndexKey, PartitionCount, PartitionId, StoreId};
+
+const EPOCH: u8 = 1;
+const CLUSTER: u8 = 2;
+const MEMBER: u8 = 3;
+const FORGET: u8 = 4;
+const CONFIGURATION: u8 = 5;
+
+/// Appends a change.
+pub(super) fn encode(change: &Change, bytes: &mut Vec<u8>) -> Result<(), MetadataError> {
+    match change {
+        Change::Epoch(epoch) => {
+            bytes.put_u8(EPOCH);
+            bytes.put_u64_le(epoch.0);
+        }
+        Change::Cluster(cluster) => {
+            bytes.put_u8(CLUSTER);
+            bytes.put_slice(cluster.id.as_bytes());
+            bytes.put_slice(&cluster.index_key.0);
+            bytes.put_u16_le(cluster.partitions.get());
+            bytes.put_i64_le(cluster.created);
+        }
+        Change::Member(store, info) => {
+            bytes.put_u8(MEMBER);
+            bytes.put_slice(store.as_bytes());
+            bytes.put_u8(u8::from(info.placed));
+            put_text(&info.address, bytes)?;
+            put_text(&info.admin_address, bytes)?;
+        }
+        Change::Forget(store) => {
+            bytes.put_u8(FORGET);
+            bytes.put_slice(store.as_bytes());
+        }
+        Change::Configuration(partition, configuration) => {
+            if configuration.members.len() > usize::from(u8::MAX) {
+                return Err(MetadataError::TooLarge("a partition has over 255 members"));
+            }
+            bytes.put_u8(CONFIGURATION);
+            bytes.put_u16_le(partition.0);
+            encode_configuration(configuration, bytes);
+        }
+    }
+    Ok(())
+}
+
+fn put_text(text: &str, bytes: &mut Vec<u8>) -> Result<(), MetadataError> {
+    let length = u16::try_from(text.len());
+    bytes
+        .put_u16_le(length.map_err(|_| MetadataError::TooLarge("an address is over 64 KiB long"))?);
+    bytes.put_slice(text.as_bytes());
+    Ok(())
+}
+
+/// Reads the change at the front of `from`, which is not empty, and moves it on; nothing if there
+/// is none that this build knows.
+pub(super) fn decode(from: &mut &[u8]) -> Option<Change> {
+    Some(match from.try_get_u8().ok()? {
+        EPOCH => Change::Epoch(Epoch(from.try_get_u64_le().ok()?)),
+        CLUSTER => Change::Cluster(Cluster {
+            id: ClusterId::try_from(take(from, 16)?).ok()?,
+            index_key: IndexKey(take(from, 16)?.try_into().ok()?),
+            partitions: PartitionCount::new(from.try_get_u16_le().ok()?)?,
+            created: from.try_get_i64_le().ok()?,
+        }),
+        MEMBER => {
+            let store = store(from)?;
+            let placed = match from.try_get_u8().ok()? {
+                0 => false,
+                1 => true,
+                _ => return None,
+            };
+            let (address, admin_address) = (text(from)?, text(from)?);
+            Change::Member(store, MemberInfo { address, admin_address, placed })
+        }
+        FORGET => Change::Forget(store(from)?),
+        CONFIGURATION => {
+            let partition = PartitionId(from.try_get_u16_le().ok()?);
+            Change::Configuration(partition, decode_configuration(from).ok()?)
+        }
+        _ => return None,
+    })
+}
+
+fn take<'a>(from: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = from.split_at_checked(length)?;
+    *from = rest;
+    Some(taken)
+}
+
+fn store(from: &mut &[u8]) -> Option<StoreId> {
+    StoreId::try_from(take(from, 16)?).ok()
+}
+
+fn text(from: &mut &[u8]) -> Option<String> {
+    let length = from.try_get_u16_le().ok()?;
+    String::from_utf8(take(from, usize::from(length))?.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::{Configuration, ConfigurationVersion, Member, Token};
+
+    fn every_change() -> Vec<Change> {
+        let store = StoreId::from_number(7);
+        let cluster = Cluster {
+            id: ClusterId::from_number(3),
+            index_key: IndexKey([4; 16]),
+            partitions: PartitionCount::DEFAULT,
+            created: -5,
+        };
+        let info = MemberInfo {
+            address: "node-1:50052".into(),
+            admin_address: String::new(),
+            placed: true,
+        };
+        let members = [Member { store, token: Token(1 << 40) }, Member { store, token: Token(2) }];
+        let configuration = Configuration {
+            version: ConfigurationVersion(9),
+            members: members.into_iter().collect(),
+        };
+        vec![
+            Change::Epoch(Epoch(5)),
+            Change::Cluster(cluster),
+            Change::Member(store, info),
+            Change::Forget(store),
+            Change::Configuration(PartitionId(1023), configuration),
+        ]
+    }
+
+    #[test]
+    fn every_change_is_read_back_and_none_that_is_cut_short() {
+        for change in every_change() {
+            let mut bytes = Vec::new();
+            encode(&change, &mut bytes).unwrap();
+            let mut rest = bytes.as_slice();
+            assert_eq!(decode(&mut rest), Some(change.clone()));
+            assert!(rest.is_empty());
+            for cut in 0..bytes.len() {
+                assert_eq!(decode(&mut &bytes[..cut]), None, "{change:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_never_change() {
+        // Metadata of earlier builds must open for ever.
+        let mut bytes = Vec::new();
+        for change in every_change() {
+            encode(&change, &mut bytes).unwrap();
+        }
+        assert_eq!((bytes.len(), crc32fast::hash(&bytes)), (163, 2_963_936_620));
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused() {
+        let info = MemberInfo { address: "a".repeat(1 << 16), ..MemberInfo::default() };
+        let change = Change::Member(StoreId::from_number(1), info);
+        assert!(matches!(encode(&change, &mut Vec::new()), Err(MetadataError::TooLarge(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
+            let _ = decode(&mut bytes.as_slice());
+        }
+    }
+}
