@@ -6,6 +6,7 @@ pub mod config;
 pub mod logic;
 pub mod meta;
 pub mod net;
+pub mod node;
 pub mod protocol;
 pub mod rpc;
 pub mod runtime;

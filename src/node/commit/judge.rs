@@ -1,0 +1,451 @@
+//! From what arrived to what goes to the log: the replica's rules, applied in order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tonic::Status;
+
+use super::group::{Fence, Group, Opening, Stored};
+use super::watermarks::Watermarks;
+use crate::logic::replica::{Admission, Change, Order, Refusal, Replica};
+use crate::node::mover::Copy;
+use crate::node::served::Served;
+use crate::node::stream::LeaderStream;
+use crate::protocol::control::Control;
+use crate::protocol::record::{Flags, Kind, Record, RecordError};
+use crate::rpc::{Malformed, convert, v1};
+use crate::runtime::clock;
+use crate::types::{Configuration, ConfigurationVersion, Epoch, PartitionId, StoreId, Token};
+
+/// A leader speaks on so many streams: large values travel apart, so that they do not hold up small
+/// ones.
+const LANES: usize = 2;
+
+/// Records that are not what they should be. Nothing of them is stored, and the stream ends: its
+/// sender is wrong, or the way between is.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Damage {
+    #[error("{0}")]
+    Record(#[from] RecordError),
+    #[error("a record of partition {0} lies in a section of partition {1}")]
+    Partition(PartitionId, PartitionId),
+    #[error("a record of this kind does not belong here")]
+    Kind,
+    #[error("a record of epoch {0} came in epoch {1}")]
+    Epoch(Epoch, Epoch),
+    #[error("there are more or fewer records than the sections say")]
+    Count,
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// How records are expected to be.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    partition: PartitionId,
+    epoch: Epoch,
+    flags: Flags,
+}
+
+impl Expected {
+    /// Verifies the record at the front, and says how long it is.
+    fn check(self, bytes: &[u8]) -> Result<usize, Damage> {
+        let (record, length) = Record::decode(bytes)?;
+        if record.partition != self.partition {
+            return Err(Damage::Partition(record.partition, self.partition));
+        }
+        if record.kind == Kind::Control {
+            return self.check_vouch(&record).map(|()| length);
+        }
+        if record.flags != self.flags || record.key.is_empty() {
+            return Err(Damage::Kind);
+        }
+        if record.version.epoch > self.epoch {
+            return Err(Damage::Epoch(record.version.epoch, self.epoch));
+        }
+        Ok(length)
+    }
+
+    /// The one instruction that may lie among records: a copy's word for what was there before.
+    fn check_vouch(self, record: &Record<'_>) -> Result<(), Damage> {
+        let vouches = matches!(Control::decode(record), Ok(Control::Vouch { .. }));
+        if vouches && self.flags == Flags::INSTALL { Ok(()) } else { Err(Damage::Kind) }
+    }
+
+    /// Verifies so many records from a place on, and says where they end.
+    fn check_many(self, records: &[u8], from: usize, count: u32) -> Result<usize, Damage> {
+        (0..count).try_fold(from, |at, _| {
+            let rest = records.get(at..).ok_or(Damage::Count)?;
+            Ok(at + self.check(rest)?)
+        })
+    }
+
+    /// Verifies records that fill their buffer, and counts them.
+    fn check_all(self, records: &[u8]) -> Result<u64, Damage> {
+        let (mut at, mut count) = (0, 0);
+        while let Some(rest) = records.get(at..).filter(|rest| !rest.is_empty()) {
+            at += self.check(rest)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+/// Applies the rules: what is admitted goes into the group, what is not is refused there.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    store: StoreId,
+    pub(crate) replica: Replica,
+    pub(crate) watermarks: Watermarks,
+    served: Arc<Served>,
+    /// The streams whose batches count, the oldest first.
+    current: SmallVec<[Arc<LeaderStream>; LANES]>,
+    copies: HashMap<PartitionId, Arc<Copy>>,
+}
+
+impl Judge {
+    pub(crate) fn new(
+        store: StoreId,
+        replica: Replica,
+        watermarks: Watermarks,
+        served: Arc<Served>,
+    ) -> Self {
+        Self {
+            store,
+            replica,
+            watermarks,
+            served,
+            current: SmallVec::new(),
+            copies: HashMap::new(),
+        }
+    }
+
+    /// A leader opens a stream: those of earlier leaders are over, whatever they still bring, and
+    /// of its own all but the last.
+    pub(crate) fn open(&mut self, group: &mut Group, stream: Arc<LeaderStream>, opened: Opening) {
+        match self.replica.open(stream.epoch()) {
+            Err(refusal) => {
+                let _ = opened.send(Err(Status::failed_precondition(refusal.to_string())));
+            }
+            Ok(change) => {
+                let stays = if change.is_some() { 0 } else { LANES - 1 };
+                while self.current.len() > stays {
+                    let oldest = self.current.remove(0);
+                    let reason = "a later stream took the place of this one";
+                    self.close(group, oldest, Status::aborted(reason));
+                }
+                if let Some(change) = change {
+                    self.log(group, PartitionId::STORE, change);
+                }
+                self.current.push(stream);
+                group.openings.push(opened);
+            }
+        }
+    }
+
+    /// The sender of a stream has closed it.
+    pub(crate) fn ended(&mut self, group: &mut Group, stream: &Arc<LeaderStream>) {
+        self.end(group, stream, Status::ok(""));
+    }
+
+    /// Nothing more is taken from a stream.
+    fn end(&mut self, group: &mut Group, stream: &Arc<LeaderStream>, reason: Status) {
+        if self.is_current(stream) {
+            self.current.retain(|current| current.id() != stream.id());
+            self.close(group, Arc::clone(stream), reason);
+        }
+    }
+
+    /// Nothing more is taken from any stream.
+    pub(crate) fn end_all(&mut self, group: &mut Group, reason: &Status) {
+        for stream in std::mem::take(&mut self.current) {
+            self.close(group, stream, reason.clone());
+        }
+    }
+
+    /// A stream is over, and what it began too.
+    fn close(&mut self, group: &mut Group, stream: Arc<LeaderStream>, reason: Status) {
+        self.copies.retain(|_, copy| {
+            let stays = copy.stream().id() != stream.id();
+            if !stays {
+                copy.cancel();
+            }
+            stays
+        });
+        group.ends.push((stream, reason));
+    }
+
+    /// One batch: orders, then records.
+    pub(crate) fn batch(
+        &mut self,
+        group: &mut Group,
+        stream: &Arc<LeaderStream>,
+        batch: v1::Batch,
+    ) {
+        if !self.is_current(stream) {
+            return;
+        }
+        let number = batch.number;
+        for order in batch.orders {
+            self.order(group, stream, number, order);
+        }
+        match self.sections(group, stream, number, &batch.sections, &batch.records) {
+            Ok(()) => {
+                group.tell(stream, |told| told.through = number);
+                group.stored.push(Stored {
+                    stream: Arc::clone(stream),
+                    batch: number,
+                    sections: batch.sections,
+                });
+            }
+            Err(damage) => self.end(group, stream, Status::data_loss(damage.to_string())),
+        }
+    }
+
+    fn is_current(&self, stream: &LeaderStream) -> bool {
+        self.current.iter().any(|current| current.id() == stream.id())
+    }
+
+    /// Walks the sections; records of neighbours that are both admitted go to the log as one piece.
+    fn sections(
+        &mut self,
+        group: &mut Group,
+        stream: &Arc<LeaderStream>,
+        batch: u64,
+        sections: &[v1::Section],
+        records: &Bytes,
+    ) -> Result<(), Damage> {
+        let (mut from, mut at) = (0, 0);
+        for section in sections {
+            let start = at;
+            let checked = check(stream, section, records, start);
+            at = checked.inspect_err(|damage| {
+                group.write(records.slice(from..start));
+                group.refuse(stream, batch, section.partition, section.token, damage.to_string());
+            })?;
+            if let Err(refusal) = self.admit(group, stream.epoch(), section) {
+                let reason = refusal.to_string();
+                group.refuse(stream, batch, section.partition, section.token, reason);
+                group.write(records.slice(from..start));
+                from = at;
+            }
+        }
+        group.write(records.slice(from..at));
+        for section in sections {
+            self.log_watermark(group, section);
+        }
+        if at == records.len() { Ok(()) } else { Err(Damage::Count) }
+    }
+
+    fn admit(
+        &mut self,
+        group: &mut Group,
+        epoch: Epoch,
+        section: &v1::Section,
+    ) -> Result<(), Refusal> {
+        let partition = section_partition(section);
+        self.replica.admit_section(epoch, partition, Token(section.token))?;
+        group.records += u64::from(section.records);
+        let watermark = section.watermark();
+        if self.watermarks.learn(partition, watermark, section.records) {
+            group.watermarks.push((partition, watermark));
+        }
+        Ok(())
+    }
+
+    /// After the records: what is at or below the watermark was stored here long before.
+    fn log_watermark(&mut self, group: &mut Group, section: &v1::Section) {
+        let partition = section_partition(section);
+        if let Some(version) = self.watermarks.due(partition) {
+            group.control(partition, &Control::Watermark(version));
+        }
+    }
+
+    fn order(
+        &mut self,
+        group: &mut Group,
+        stream: &Arc<LeaderStream>,
+        batch: u64,
+        order: v1::Order,
+    ) {
+        let (number, token) = (order.partition, order.token);
+        if let Err(refused) = self.try_order(group, stream, order) {
+            group.refuse(stream, batch, number, token, refused);
+        }
+    }
+
+    fn try_order(
+        &mut self,
+        group: &mut Group,
+        stream: &Arc<LeaderStream>,
+        order: v1::Order,
+    ) -> Result<(), String> {
+        let partition = convert::partition(order.partition).map_err(|error| error.to_string())?;
+        let token = Token(order.token);
+        let wire = order.order.ok_or("this build does not know this order")?;
+        let asked = read_order(&wire).map_err(|error| error.to_string())?;
+        let epoch = stream.epoch();
+        let admission = self
+            .replica
+            .order(clock::now(), epoch, partition, token, asked)
+            .map_err(|refusal| refusal.to_string())?;
+        self.carry_out(group, stream, partition, token, wire, admission);
+        if self.replica.served(partition).is_none() {
+            self.served.set(partition, None);
+        }
+        group.changed.push(partition);
+        Ok(())
+    }
+
+    fn carry_out(
+        &mut self,
+        group: &mut Group,
+        stream: &Arc<LeaderStream>,
+        partition: PartitionId,
+        token: Token,
+        wire: v1::order::Order,
+        admission: Admission,
+    ) {
+        match (admission, wire) {
+            (Admission::Change(change), _) => self.log(group, partition, change),
+            (Admission::Answer { member }, v1::order::Order::Fence(v1::Fence { attempt })) => {
+                let stream = Arc::clone(stream);
+                group.fences.push(Fence { stream, partition, token, attempt, member });
+            }
+            (Admission::Copy(change), v1::order::Order::Start(start)) => {
+                if let Some(change) = change {
+                    self.log(group, partition, change);
+                }
+                let copy = Copy::new(Arc::clone(stream), partition, token, start);
+                self.start(group, Arc::new(copy));
+            }
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, group: &mut Group, copy: Arc<Copy>) {
+        group.started.push(Arc::clone(&copy));
+        if let Some(earlier) = self.copies.insert(copy.partition(), copy) {
+            earlier.cancel();
+        }
+    }
+
+    fn log(&mut self, group: &mut Group, partition: PartitionId, change: Change) {
+        if matches!(change, Change::Begin(_) | Change::Remove(_)) {
+            self.watermarks.forget(partition);
+        }
+        group.control(partition, &control(change));
+        group.changed.push(partition);
+    }
+
+    /// Records that a copy brought.
+    pub(crate) fn install(&mut self, group: &mut Group, copy: &Arc<Copy>, records: Bytes) {
+        if !self.is_running(copy) {
+            copy.cancel();
+            return;
+        }
+        let (partition, token) = (copy.partition(), copy.token());
+        let epoch = copy.stream().epoch();
+        let expected = Expected { partition, epoch, flags: Flags::INSTALL };
+        let admitted = self
+            .replica
+            .admit_install(epoch, partition, token)
+            .map_err(|refusal| refusal.to_string())
+            .and_then(|()| expected.check_all(&records).map_err(|damage| damage.to_string()));
+        match admitted {
+            Ok(count) => {
+                group.records += count;
+                group.write(records);
+                group.installed.push(Arc::clone(copy));
+            }
+            Err(reason) => self.copied(group, copy, Err(reason)),
+        }
+    }
+
+    /// A copy ended: its bytes, or why it failed. A copy is reported once.
+    pub(crate) fn copied(
+        &mut self,
+        group: &mut Group,
+        copy: &Arc<Copy>,
+        outcome: Result<u64, String>,
+    ) {
+        if !self.is_running(copy) {
+            return;
+        }
+        self.copies.remove(&copy.partition());
+        copy.cancel();
+        let (complete, bytes) = (outcome.is_ok(), outcome.as_ref().copied().unwrap_or(0));
+        let report = v1::CopyReport {
+            partition: u32::from(copy.partition().0),
+            token: copy.token().0,
+            complete,
+            reason: outcome.err().unwrap_or_default(),
+            bytes,
+        };
+        group.tell(copy.stream(), |told| told.copies.push(report));
+    }
+
+    fn is_running(&self, copy: &Arc<Copy>) -> bool {
+        let running = self.copies.get(&copy.partition());
+        running.is_some_and(|running| Arc::ptr_eq(running, copy)) && !copy.is_cancelled()
+    }
+
+    /// Time has passed: what was kept aside long enough goes.
+    pub(crate) fn tick(&mut self, group: &mut Group) {
+        for (partition, change) in self.replica.tick(clock::now()) {
+            tracing::info!(%partition, store = %self.store, "dropping a partition that was removed");
+            self.log(group, partition, change);
+        }
+    }
+
+    /// It is quiet: the log is told every watermark it does not have yet.
+    pub(crate) fn log_watermarks(&mut self, group: &mut Group) {
+        for (partition, version) in self.watermarks.all_due() {
+            group.control(partition, &Control::Watermark(version));
+        }
+    }
+}
+
+fn check(
+    stream: &LeaderStream,
+    section: &v1::Section,
+    records: &[u8],
+    start: usize,
+) -> Result<usize, Damage> {
+    let partition = convert::partition(section.partition)?;
+    let expected = Expected { partition, epoch: stream.epoch(), flags: Flags::NONE };
+    expected.check_many(records, start, section.records)
+}
+
+/// The partition of a section whose number was checked.
+fn section_partition(section: &v1::Section) -> PartitionId {
+    convert::partition(section.partition).unwrap_or(PartitionId::STORE)
+}
+
+fn read_order(order: &v1::order::Order) -> Result<Order, Malformed> {
+    Ok(match order {
+        v1::order::Order::Begin(_) => Order::Begin,
+        v1::order::Order::Fence(_) => Order::Fence,
+        v1::order::Order::Start(_) => Order::Start,
+        v1::order::Order::Finish(_) => Order::Finish,
+        v1::order::Order::Remove(remove) => {
+            Order::Remove(ConfigurationVersion(remove.configuration_version))
+        }
+        v1::order::Order::Configuration(message) => {
+            Order::Configuration(Configuration::try_from(message)?)
+        }
+    })
+}
+
+fn control(change: Change) -> Control {
+    match change {
+        Change::Promise(epoch) => Control::Promise(epoch),
+        Change::Begin(token) => Control::Begin(token),
+        Change::Start(token) => Control::Start(token),
+        Change::Finish(token) => Control::Finish(token),
+        Change::Remove(version) => Control::Remove(version),
+        Change::Configuration(configuration) => Control::Configuration(configuration),
+    }
+}

@@ -1,0 +1,513 @@
+//! The commit thread: the one owner of the store, and the pace of everything.
+//!
+//! It takes everything that has arrived, judges it in order ([`judge`]), makes one frame of what
+//! was admitted, and only when that frame is on the disk says what follows from it ([`group`]): one
+//! number that acknowledges thousands of records, the answers to fences, copies to be started.
+//! While one commit is under way the next one fills; nobody ever waits for a batch to be full.
+//!
+//! It is a thread of its own since it waits for the disk, and the runtime must not.
+//!
+//! *When the disk is full*, records are refused and said to be so; orders are small and have room
+//! kept for them. *When the disk fails*, the store is at an end (rule 26): what a failed fsync left
+//! behind nobody knows, so nothing is acknowledged or read any more, and the process must exit and
+//! come back through recovery.
+
+mod group;
+mod judge;
+mod watermarks;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tonic::Status;
+
+use self::group::{Fence, Group, Opening};
+use self::judge::Judge;
+use self::watermarks::Watermarks;
+use super::figures::Figures;
+use super::mover::{Copy, Mover};
+use super::served::Served;
+use super::stream::LeaderStream;
+use crate::logic::replica::{Held, Replica};
+use crate::rpc::{convert, v1};
+use crate::runtime::clock;
+use crate::storage::{Disk, Reader, StorageError, Store, Summary, Syncer};
+use crate::types::{Moment, PartitionCount, PartitionId, StoreId};
+
+/// Records and orders that may wait for the commit thread.
+const QUEUE_BYTES: usize = 32 << 20;
+/// Copied records that may wait besides.
+const COPY_QUEUE_BYTES: usize = 8 << 20;
+/// Room is counted in units of this.
+const ROOM_UNIT: usize = 1 << 10;
+/// A batch takes this much besides its records.
+const BATCH_OVERHEAD: usize = 256;
+/// A commit that has this much is not filled further.
+const GROUP_BYTES: usize = 8 << 20;
+/// Without anything to do for so long it is quiet.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long housekeeping may be put off by work.
+const HOUSEKEEPING: Duration = Duration::from_millis(5);
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a buffered store is synced.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the leader is told where there is no room.
+const DISK_FULL: &str = "disk full";
+
+/// What arrives at the commit thread.
+#[derive(Debug)]
+enum Input {
+    Open { stream: Arc<LeaderStream>, opened: Opening },
+    Batch { stream: Arc<LeaderStream>, batch: v1::Batch, room: OwnedSemaphorePermit },
+    Ended { stream: Arc<LeaderStream> },
+    Install { copy: Arc<Copy>, records: Bytes, room: OwnedSemaphorePermit },
+    Copied { copy: Arc<Copy>, outcome: Result<u64, String> },
+    Stop,
+}
+
+/// The commit thread has ended; the process is about to.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the node is stopping")]
+pub(crate) struct Stopped;
+
+impl From<Stopped> for Status {
+    fn from(stopped: Stopped) -> Self {
+        Self::unavailable(stopped.to_string())
+    }
+}
+
+/// The way to the commit thread. What waits there is bounded in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Commits {
+    inputs: Sender<Input>,
+    room: Arc<Semaphore>,
+    copy_room: Arc<Semaphore>,
+}
+
+/// The commit thread's end of [`Commits`].
+#[derive(Debug)]
+pub(crate) struct Inputs(Receiver<Input>);
+
+/// A queue to a commit thread that is yet to be started.
+pub(crate) fn queue() -> (Commits, Inputs) {
+    // Not bounded in itself: everything of size in it holds room, and the rest is one per stream or copy.
+    let (inputs, receiver) = crossbeam_channel::unbounded();
+    let room = |bytes: usize| Arc::new(Semaphore::new(bytes / ROOM_UNIT));
+    let (room, copy_room) = (room(QUEUE_BYTES), room(COPY_QUEUE_BYTES));
+    (Commits { inputs, room, copy_room }, Inputs(receiver))
+}
+
+async fn take_room(
+    room: &Arc<Semaphore>,
+    bytes: usize,
+    most: usize,
+) -> Result<OwnedSemaphorePermit, Stopped> {
+    let units = (bytes + BATCH_OVERHEAD).div_ceil(ROOM_UNIT).min(most / ROOM_UNIT);
+    let units = u32::try_from(units).unwrap_or(u32::MAX);
+    Arc::clone(room).acquire_many_owned(units).await.map_err(|_| Stopped)
+}
+
+impl Commits {
+    fn send(&self, input: Input) -> Result<(), Stopped> {
+        self.inputs.send(input).map_err(|_| Stopped)
+    }
+
+    /// Opens a stream: completes when the epoch of its leader is durably promised.
+    pub(crate) async fn open(&self, stream: Arc<LeaderStream>) -> Result<(), Status> {
+        let (opened, answer) = oneshot::channel();
+        self.send(Input::Open { stream, opened })?;
+        answer.await.map_err(|_| Stopped)?
+    }
+
+    /// Hands over a batch, when there is room for it. What follows is told to the stream.
+    pub(crate) async fn batch(
+        &self,
+        stream: &Arc<LeaderStream>,
+        batch: v1::Batch,
+    ) -> Result<(), Stopped> {
+        let bytes = batch.records.len() + 32 * (batch.sections.len() + batch.orders.len());
+        let room = take_room(&self.room, bytes, QUEUE_BYTES).await?;
+        self.send(Input::Batch { stream: Arc::clone(stream), batch, room })
+    }
+
+    /// A stream ended: nothing more comes from it.
+    pub(crate) fn ended(&self, stream: Arc<LeaderStream>) {
+        let _ = self.send(Input::Ended { stream });
+    }
+
+    /// Hands over copied records, when there is room for them.
+    pub(crate) async fn install(&self, copy: &Arc<Copy>, records: Bytes) -> Result<(), Stopped> {
+        let room = take_room(&self.copy_room, records.len(), COPY_QUEUE_BYTES).await?;
+        self.send(Input::Install { copy: Arc::clone(copy), records, room })
+    }
+
+    /// A copy ended.
+    pub(crate) fn copied(&self, copy: Arc<Copy>, outcome: Result<u64, String>) {
+        let _ = self.send(Input::Copied { copy, outcome });
+    }
+
+    /// Asks the thread to finish what it was given, close the store and end.
+    pub(crate) fn stop(&self) {
+        let _ = self.send(Input::Stop);
+    }
+}
+
+/// What a commit thread works with.
+#[derive(Debug)]
+pub(crate) struct Parts<D: Disk> {
+    pub(crate) store_id: StoreId,
+    pub(crate) store: Store<D>,
+    pub(crate) partitions: PartitionCount,
+    /// Whether commits are durable only after the next sync, which is made every second.
+    pub(crate) buffered: bool,
+    /// False where the store's log is damaged.
+    pub(crate) trusted: bool,
+    pub(crate) mover: Mover<D>,
+    pub(crate) served: Arc<Served>,
+    pub(crate) figures: Arc<Figures>,
+}
+
+/// Starts the commit thread. It says how it ended: in order, or because the storage failed.
+pub(crate) fn start<D: Disk>(
+    parts: Parts<D>,
+    inputs: Inputs,
+    ended: oneshot::Sender<Result<(), StorageError>>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Handle::current();
+    // Dropped with the commit thread, which ends the one that syncs.
+    let (running, ended_too) = crossbeam_channel::bounded(1);
+    if parts.buffered {
+        let syncer = parts.store.syncer();
+        let thread = std::thread::Builder::new().name("sync".into());
+        thread.spawn(move || keep_synced(&syncer, &ended_too))?;
+    }
+    let mut committer = Committer::new(parts, inputs.0);
+    std::thread::Builder::new().name("commit".into()).spawn(move || {
+        let (_runtime, _running) = (runtime.enter(), running);
+        let outcome = committer.run().and_then(|()| committer.store.close());
+        let _ = ended.send(outcome);
+    })?;
+    Ok(())
+}
+
+/// Syncs a buffered store every second, until the commit thread ends. If that fails, the store has
+/// failed, and the commit thread finds out.
+fn keep_synced<D: Disk>(syncer: &Syncer<D>, ended: &Receiver<()>) {
+    while ended.recv_timeout(SYNC_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        if let Err(error) = syncer.sync() {
+            return tracing::error!(%error, "the store could not be synced");
+        }
+    }
+}
+
+fn held<D: Disk>(reader: &Reader<D>, store: StoreId, partition: PartitionId) -> Held {
+    let membership = reader.membership(partition);
+    let configuration = membership.configuration.as_ref();
+    let counts = reader.counts(partition);
+    Held {
+        token: membership.token,
+        shadow: membership.shadow,
+        records: counts.records + counts.tombstones + counts.unvouched > 0,
+        configuration: configuration.map(|it| it.version).unwrap_or_default(),
+        named: configuration.and_then(|it| it.token_of(store)),
+    }
+}
+
+struct Committer<D: Disk> {
+    store_id: StoreId,
+    partitions: PartitionCount,
+    trusted: bool,
+    store: Store<D>,
+    reader: Reader<D>,
+    judge: Judge,
+    mover: Mover<D>,
+    served: Arc<Served>,
+    figures: Arc<Figures>,
+    inputs: Receiver<Input>,
+    stopping: bool,
+    worked: Moment,
+    kept_house: Moment,
+    busy_house: bool,
+    ticked: Moment,
+}
+
+impl<D: Disk> Committer<D> {
+    fn new(parts: Parts<D>, inputs: Receiver<Input>) -> Self {
+        let Parts { store_id, store, partitions, trusted, mover, served, figures, .. } = parts;
+        let reader = store.reader();
+        let now = clock::now();
+        let replica = Replica::new(store_id, partitions, reader.promised(), trusted, |partition| {
+            held(&reader, store_id, partition)
+        });
+        partitions.all().for_each(|partition| served.set(partition, replica.served(partition)));
+        let watermarks =
+            Watermarks::new(partitions, |partition| reader.membership(partition).watermark);
+        let judge = Judge::new(store_id, replica, watermarks, Arc::clone(&served));
+        Self {
+            store_id,
+            partitions,
+            trusted,
+            store,
+            reader,
+            judge,
+            mover,
+            served,
+            figures,
+            inputs,
+            stopping: false,
+            worked: now,
+            kept_house: now,
+            busy_house: true,
+            ticked: now,
+        }
+    }
+
+    fn run(&mut self) -> Result<(), StorageError> {
+        let mut group = Group::default();
+        while !self.stopping {
+            let outcome = self.turn(&mut group);
+            if let Err(error) = outcome {
+                self.fail(&error, group);
+                return Err(error);
+            }
+            group = Group::default();
+        }
+        Ok(())
+    }
+
+    /// Takes everything that has arrived, and commits it.
+    fn turn(&mut self, group: &mut Group) -> Result<(), StorageError> {
+        let arrived = self.inputs.recv_timeout(self.patience());
+        let idle = arrived.is_err();
+        match arrived {
+            Ok(first) => self.gather(first, group),
+            Err(RecvTimeoutError::Timeout) => self.rest(group)?,
+            Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+        }
+        self.tick(group);
+        if !group.is_idle() {
+            self.commit(group)?;
+        }
+        self.keep_house(idle)
+    }
+
+    fn gather(&mut self, first: Input, group: &mut Group) {
+        self.worked = clock::now();
+        self.take(first, group);
+        while group.bytes < GROUP_BYTES
+            && !self.stopping
+            && let Ok(next) = self.inputs.try_recv()
+        {
+            self.take(next, group);
+        }
+    }
+
+    fn take(&mut self, input: Input, group: &mut Group) {
+        match input {
+            Input::Open { stream, opened } => self.judge.open(group, stream, opened),
+            Input::Batch { stream, batch, room } => {
+                group.rooms.push(room);
+                group.batches += 1;
+                self.judge.batch(group, &stream, batch);
+            }
+            Input::Ended { stream } => self.judge.ended(group, &stream),
+            Input::Install { copy, records, room } => {
+                group.rooms.push(room);
+                self.judge.install(group, &copy, records);
+            }
+            Input::Copied { copy, outcome } => self.judge.copied(group, &copy, outcome),
+            Input::Stop => {
+                self.stopping = true;
+                self.judge.end_all(group, &Status::unavailable("the node is stopping"));
+            }
+        }
+    }
+
+    fn tick(&mut self, group: &mut Group) {
+        let now = clock::now();
+        if now.since(self.ticked) >= TICK {
+            self.ticked = now;
+            self.judge.tick(group);
+        }
+    }
+
+    fn commit(&mut self, group: &mut Group) -> Result<(), StorageError> {
+        let began = clock::now();
+        if !group.log.is_empty() {
+            match self.store.commit(&group.log) {
+                Ok(_) => {}
+                Err(error) if is_refusal(&error) => return self.commit_orders(group, &error),
+                Err(error) => return Err(error),
+            }
+            let took = clock::now().since(began);
+            self.figures.committed(group.records, group.batches, group.bytes, took);
+        }
+        self.conclude(group);
+        Ok(())
+    }
+
+    /// Records are refused; what the orders changed is small, and is committed alone.
+    fn commit_orders(
+        &mut self,
+        group: &mut Group,
+        refusal: &StorageError,
+    ) -> Result<(), StorageError> {
+        let reason = reason(refusal);
+        group.drop_records(&reason);
+        for copy in std::mem::take(&mut group.installed) {
+            self.judge.copied(group, &copy, Err(reason.clone()));
+        }
+        if group.controls.is_empty() {
+            self.conclude(group);
+            return Ok(());
+        }
+        match self.store.commit(&group.controls) {
+            Ok(_) => self.conclude(group),
+            Err(error) if is_refusal(&error) => self.forget(group, &reason),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Not even orders could be stored: back to what is durable, and everybody has to ask again.
+    fn forget(&mut self, group: &mut Group, reason: &str) {
+        tracing::error!(reason, "orders could not be stored; the leader has to repeat them");
+        self.judge.end_all(group, &Status::resource_exhausted(reason));
+        for (stream, status) in group.ends.drain(..) {
+            stream.close(status);
+        }
+        for opening in group.openings.drain(..) {
+            let _ = opening.send(Err(Status::resource_exhausted(reason)));
+        }
+        let (reader, store) = (&self.reader, self.store_id);
+        self.judge.replica =
+            Replica::new(store, self.partitions, reader.promised(), self.trusted, |partition| {
+                held(reader, store, partition)
+            });
+        for partition in self.partitions.all() {
+            self.served.set(partition, self.judge.replica.served(partition));
+        }
+    }
+
+    /// What was admitted is durable: everything that follows from it happens now.
+    fn conclude(&mut self, group: &mut Group) {
+        for (partition, version) in group.watermarks.drain(..) {
+            self.reader.set_watermark(partition, version);
+        }
+        for partition in group.changed.drain(..) {
+            self.served.set(partition, self.judge.replica.served(partition));
+        }
+        for fence in std::mem::take(&mut group.fences) {
+            let answer = self.answer(&fence);
+            group.tell(&fence.stream, |told| told.fences.push(answer));
+        }
+        for (stream, told) in group.told.drain(..) {
+            stream.tell(told);
+        }
+        for copy in group.started.drain(..).filter(|copy| !copy.is_cancelled()) {
+            self.mover.start(copy);
+        }
+        for (stream, reason) in group.ends.drain(..) {
+            stream.close(reason);
+        }
+        for opening in group.openings.drain(..) {
+            let _ = opening.send(Ok(()));
+        }
+        group.rooms.clear();
+    }
+
+    fn answer(&self, fence: &Fence) -> v1::FenceAnswer {
+        let held = self.judge.replica.served(fence.partition) == Some(fence.token);
+        let mut answer = v1::FenceAnswer {
+            partition: u32::from(fence.partition.0),
+            token: fence.token.0,
+            attempt: fence.attempt,
+            member: fence.member && held,
+            ..v1::FenceAnswer::default()
+        };
+        if answer.member {
+            let watermark = self.reader.membership(fence.partition).watermark;
+            (answer.watermark_epoch, answer.watermark_seq) = (watermark.epoch.0, watermark.seq);
+            let above = self.reader.above_watermark(fence.partition);
+            answer.records = above.into_iter().map(summary).collect();
+        }
+        answer
+    }
+
+    /// How long to wait for something to do.
+    fn patience(&self) -> Duration {
+        if self.busy_house { Duration::ZERO } else { QUIET }
+    }
+
+    /// Nothing has arrived for a while: the log is told what it was spared while there was work.
+    fn rest(&mut self, group: &mut Group) -> Result<(), StorageError> {
+        if clock::now().since(self.worked) < QUIET {
+            return Ok(());
+        }
+        self.judge.log_watermarks(group);
+        if group.log.is_empty() { self.store.mark_quiet() } else { Ok(()) }
+    }
+
+    /// One step of what the store does for itself: when there is nothing else to do, and every so
+    /// often when there is.
+    fn keep_house(&mut self, idle: bool) -> Result<(), StorageError> {
+        if idle || clock::now().since(self.kept_house) >= HOUSEKEEPING {
+            self.busy_house = self.store.maintain()?.more;
+            self.kept_house = clock::now();
+        }
+        Ok(())
+    }
+
+    /// The storage failed: nothing is acknowledged or served any more.
+    fn fail(&mut self, error: &StorageError, mut group: Group) {
+        tracing::error!(%error, "the storage failed; this process ends, and must be started again");
+        self.served.clear();
+        let reason = format!("the storage failed: {error}");
+        self.judge.end_all(&mut group, &Status::internal(reason.clone()));
+        for (stream, status) in group.ends {
+            stream.close(status);
+        }
+        for opening in group.openings {
+            let _ = opening.send(Err(Status::internal(reason.clone())));
+        }
+    }
+}
+
+/// Whether nothing was written, so that the store goes on.
+fn is_refusal(error: &StorageError) -> bool {
+    use StorageError as E;
+    matches!(
+        error,
+        E::DiskFull { .. }
+            | E::Record { .. }
+            | E::Unusable { .. }
+            | E::TooLarge { .. }
+            | E::TooManyEpochs
+    )
+}
+
+/// Why records were refused, as the leader is told.
+fn reason(refusal: &StorageError) -> String {
+    match refusal {
+        StorageError::DiskFull { .. } => DISK_FULL.into(),
+        other => other.to_string(),
+    }
+}
+
+fn summary(entry: Summary) -> v1::RecordSummary {
+    v1::RecordSummary {
+        key_hash: convert::id_bytes(&entry.key_hash.to_bytes()),
+        epoch: entry.version.epoch.0,
+        seq: entry.version.seq,
+        checksum: entry.checksum,
+    }
+}

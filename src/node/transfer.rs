@@ -1,0 +1,142 @@
+//! Copies, the giving side: every record of a partition, as it was when the copy was asked for.
+//!
+//! What is written later reaches the asking store from the leader, so nothing is missed between.
+//! Leaves of which the asking store already has the same are named and not sent.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::core::{Core, CoreWatch, opened};
+use super::leaves::Leaves;
+use crate::rpc::transport::BATCH_BYTES;
+use crate::rpc::{convert, v1};
+use crate::types::{Epoch, PartitionId, StoreId, Token};
+
+/// Messages that wait for the asking store.
+const WAITING_MESSAGES: usize = 2;
+/// Copies given at a time.
+const COPIES: usize = 16;
+
+/// The service `Transfer`.
+#[derive(Clone, Debug)]
+pub(crate) struct TransferService {
+    core: CoreWatch,
+    places: Arc<tokio::sync::Semaphore>,
+}
+
+impl TransferService {
+    pub(crate) fn new(core: CoreWatch) -> Self {
+        Self { core, places: Arc::new(tokio::sync::Semaphore::new(COPIES)) }
+    }
+}
+
+type Reply = Result<v1::PullReply, Status>;
+
+#[tonic::async_trait]
+impl v1::transfer_server::Transfer for TransferService {
+    type PullStream = ReceiverStream<Reply>;
+
+    async fn pull(
+        &self,
+        request: Request<v1::PullRequest>,
+    ) -> Result<Response<Self::PullStream>, Status> {
+        let core = opened(&self.core).await?;
+        let request = request.into_inner();
+        let (partition, token) = check(&core, &request)?;
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| Status::resource_exhausted("too many copies at a time"))?;
+        let asking: StoreId = convert::identity(&request.store_id)?;
+        tracing::debug!(%partition, %asking, "copying a partition to another store");
+        let (replies, receiver) = mpsc::channel(WAITING_MESSAGES);
+        tokio::task::spawn_blocking(move || {
+            let giving = Giving { core, partition, token, replies };
+            giving.run(&request.leaves);
+            drop(place);
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Only a store with authority gives copies, and only in the epoch it knows or a later one.
+fn check(core: &Core, request: &v1::PullRequest) -> Result<(PartitionId, Token), Status> {
+    core.check_addressee(&request.cluster_id, &request.source_store_id)?;
+    let promised = core.reader.promised();
+    if Epoch(request.epoch) < promised {
+        return Err(Status::failed_precondition(format!(
+            "epoch {} is over, {promised} is promised here",
+            request.epoch
+        )));
+    }
+    let partition = convert::partition(request.partition)?;
+    let token = core.served.token(partition);
+    let token = token.ok_or_else(|| no_authority(partition))?;
+    Ok((partition, token))
+}
+
+fn no_authority(partition: PartitionId) -> Status {
+    Status::failed_precondition(format!("this store has no whole copy of partition {partition}"))
+}
+
+/// One copy being given, on a thread that may wait for the disk.
+struct Giving {
+    core: Arc<Core>,
+    partition: PartitionId,
+    token: Token,
+    replies: mpsc::Sender<Reply>,
+}
+
+impl Giving {
+    fn run(&self, leaves: &[u8]) {
+        if let Err(status) = self.give(leaves) {
+            let _ = self.replies.blocking_send(Err(status));
+        }
+    }
+
+    fn give(&self, leaves: &[u8]) -> Result<(), Status> {
+        let mut entries = self.core.reader.entries(self.partition);
+        let same = Leaves::of(entries.iter().map(|entry| &entry.summary)).same_as(leaves);
+        entries.retain(|entry| same.binary_search(&entry.summary.key_hash.leaf()).is_err());
+        let mut left = entries.len() as u64;
+        let first = v1::PullReply { same_leaves: same.into(), ..v1::PullReply::default() };
+        self.reply(v1::PullReply { records_left: left, ..first })?;
+        let mut batch = BytesMut::new();
+        for entry in &entries {
+            let record = self.core.reader.read(entry).map_err(|error| {
+                Status::data_loss(format!("a record of the source could not be read: {error}"))
+            })?;
+            left -= 1;
+            if let Some(record) = record {
+                self.add(&mut batch, record, left)?;
+            }
+        }
+        self.send(batch.freeze(), 0, true)
+    }
+
+    /// A record too large to be gathered travels alone, without being copied.
+    fn add(&self, batch: &mut BytesMut, record: Bytes, left: u64) -> Result<(), Status> {
+        if batch.len() + record.len() > BATCH_BYTES && !batch.is_empty() {
+            self.send(batch.split().freeze(), left + 1, false)?;
+        }
+        if record.len() > BATCH_BYTES / 2 {
+            return self.send(record, left, false);
+        }
+        batch.extend_from_slice(&record);
+        Ok(())
+    }
+
+    fn send(&self, records: Bytes, records_left: u64, complete: bool) -> Result<(), Status> {
+        if self.core.served.token(self.partition) != Some(self.token) {
+            return Err(no_authority(self.partition));
+        }
+        self.reply(v1::PullReply { records, records_left, complete, ..v1::PullReply::default() })
+    }
+
+    fn reply(&self, reply: v1::PullReply) -> Result<(), Status> {
+        let sent = self.replies.blocking_send(Ok(reply));
+        sent.map_err(|_| Status::cancelled("the asking store went away"))
+    }
+}
