@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod client;
 pub mod config;
+pub mod leader;
 pub mod logic;
 pub mod meta;
 pub mod net;

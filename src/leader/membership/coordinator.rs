@@ -1,0 +1,345 @@
+//! The task that owns the membership.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use super::links::Links;
+use super::overview::{self, Context, Summaries};
+use super::{Beat, Call, Options};
+use crate::leader::link;
+use crate::leader::shard::inbox::{Event, Founding};
+use crate::logic::detector::Suspicion;
+use crate::logic::membership::{Answer, Change, Cluster, Input, Output, Registration};
+use crate::logic::partition::io::StoreEvent;
+use crate::meta::{Metadata, MetadataError};
+use crate::rpc::{convert, v1};
+use crate::runtime::clock;
+use crate::runtime::tasks::Tasks;
+use crate::types::{BootId, Configuration, Epoch, Moment, PartitionId, StoreId};
+
+/// Every so many ticks the view is published.
+const TICKS_PER_VIEW: u32 = 2;
+/// A store that waits for a cluster and has not asked for this long is not shown any more.
+const CANDIDATE_GONE: Duration = Duration::from_secs(3);
+/// A disk that was full takes writes again once this part of its reserve is free, in percent.
+const ROOMY_PERCENT: u64 = 110;
+
+/// Whoever waits for the answer to a registration.
+type Waiting = HashMap<(StoreId, BootId), Vec<oneshot::Sender<v1::RegisterReply>>>;
+
+/// The owner of the membership.
+#[derive(Debug)]
+pub(super) struct Coordinator {
+    options: Options,
+    epoch: Epoch,
+    tasks: Tasks,
+    links: Links,
+    summaries: Summaries,
+    waiting: Waiting,
+    leaving: HashMap<(StoreId, BootId), mpsc::Sender<v1::LeaveProgress>>,
+    beats: BTreeMap<StoreId, Beat>,
+    /// Stores whose disk has no room for writes.
+    full: BTreeSet<StoreId>,
+    /// Stores that wait for a cluster: where they are, and when they last asked.
+    candidates: BTreeMap<StoreId, (String, Moment)>,
+    /// Configurations that are durable, of partitions that have not begun.
+    configurations: Vec<(PartitionId, Configuration)>,
+}
+
+impl Coordinator {
+    pub(super) fn new(options: Options, tasks: Tasks) -> Self {
+        let configurations = options.state.configurations();
+        let configurations = configurations.map(|(id, one)| (id, one.clone())).collect();
+        Self {
+            epoch: options.state.epoch,
+            summaries: Summaries::new(options.summaries.clone()),
+            options,
+            tasks,
+            links: Links::default(),
+            waiting: HashMap::new(),
+            leaving: HashMap::new(),
+            beats: BTreeMap::new(),
+            full: BTreeSet::new(),
+            candidates: BTreeMap::new(),
+            configurations,
+        }
+    }
+
+    /// Runs until nobody can call any more, or the metadata fails.
+    pub(super) async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
+        let failed = self.options.failed.clone();
+        if let Err(error) = self.coordinate(&mut calls).await {
+            tracing::error!(%error, "the metadata failed; the leader must stop");
+            let _ = failed.send(error).await;
+        }
+    }
+
+    async fn coordinate(&mut self, calls: &mut mpsc::Receiver<Call>) -> Result<(), MetadataError> {
+        if let Some(cluster) = self.options.membership.cluster().copied() {
+            self.found(cluster).await;
+            let table = Arc::clone(self.options.membership.table());
+            self.tell_shards(|| Event::Targets(Arc::clone(&table))).await;
+        }
+        let mut ticks = tokio::time::interval(self.options.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut until_view = 0;
+        loop {
+            tokio::select! {
+                call = calls.recv() => match call {
+                    Some(call) => self.call(call).await?,
+                    None => return Ok(()),
+                },
+                _ = ticks.tick() => {
+                    while let Ok(call) = calls.try_recv() {
+                        self.call(call).await?;
+                    }
+                    self.tick().await?;
+                    until_view = (until_view + 1) % TICKS_PER_VIEW;
+                    if until_view == 0 {
+                        self.publish();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn tick(&mut self) -> Result<(), MetadataError> {
+        for seen in self.links.look() {
+            self.step(Input::Link(seen)).await?;
+        }
+        self.step(Input::Tick).await?;
+        let refusal = self.options.membership.refusal();
+        let news = self.options.refusal.send_if_modified(|known| {
+            let news = *known != refusal;
+            known.clone_from(&refusal);
+            news
+        });
+        if let Some(reason) = refusal.filter(|_| news) {
+            tracing::error!(reason, "this leader does not serve");
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let now = clock::now();
+        self.candidates.retain(|_, (_, asked)| now.since(*asked) < CANDIDATE_GONE);
+        let waiting = self.candidates.iter();
+        let context = Context {
+            epoch: self.epoch,
+            copies: self.options.copies,
+            floor: self.options.floor,
+            beats: &self.beats,
+            candidates: waiting.map(|(store, (address, _))| (*store, address.clone())).collect(),
+        };
+        let view = overview::view(&context, &self.options.membership, &self.summaries, now);
+        self.options.views.publish(view);
+    }
+
+    // Calls.
+
+    async fn call(&mut self, call: Call) -> Result<(), MetadataError> {
+        match call {
+            Call::Register { registration, software, tail, disk, reply } => {
+                let Registration { store, boot, .. } = registration;
+                if tail == v1::TailState::Damaged {
+                    tracing::warn!(%store, software, "a store may have lost what it acknowledged");
+                }
+                self.judge_disk(store, &disk).await;
+                if self.options.membership.cluster().is_none() {
+                    let place = (registration.address.clone(), clock::now());
+                    self.candidates.insert(store, place);
+                }
+                self.waiting.entry((store, boot)).or_default().push(reply);
+                self.step(Input::Register(registration)).await
+            }
+            Call::Heartbeat { beat, reply } => {
+                let (store, boot) = (beat.store, beat.boot);
+                self.step(Input::Heartbeat { store, boot }).await?;
+                let standing = self.options.membership.standing(store, boot);
+                if standing.is_some() {
+                    self.judge_disk(store, &beat.disk).await;
+                    self.beats.insert(store, beat);
+                }
+                let state = standing.map(|status| status.name().to_owned());
+                let register_again = state.is_none();
+                let state = state.unwrap_or_default();
+                let _ = reply.send(v1::HeartbeatReply { state, register_again });
+                Ok(())
+            }
+            Call::Leave { store, boot, progress } => {
+                tracing::info!(%store, "a node asks to go");
+                self.leaving.insert((store, boot), progress);
+                self.step(Input::Leave { store, boot }).await
+            }
+            Call::Copies { copies, floor } => self.step(Input::Copies { copies, floor }).await,
+        }
+    }
+
+    /// Rule 27: no writes to a store whose disk is full, with some room between full and not.
+    async fn judge_disk(&mut self, store: StoreId, disk: &v1::Disk) {
+        if disk.total_bytes == 0 {
+            return;
+        }
+        let free = disk.free_bytes;
+        let event = if free < disk.reserve_bytes && self.full.insert(store) {
+            tracing::warn!(%store, free, "a disk is full");
+            StoreEvent::Full
+        } else if free >= disk.reserve_bytes / 100 * ROOMY_PERCENT && self.full.remove(&store) {
+            tracing::info!(%store, free, "a disk has room again");
+            StoreEvent::Roomy
+        } else {
+            return;
+        };
+        self.tell_shards(|| Event::Store(store, event)).await;
+    }
+
+    // The machine.
+
+    async fn step(&mut self, input: Input) -> Result<(), MetadataError> {
+        let outputs = {
+            let (floor, summaries) = (self.options.floor, &self.summaries);
+            let short = |without: &BTreeSet<StoreId>| summaries.short(floor, without);
+            self.options.membership.step(clock::now(), input, &short)
+        };
+        for output in outputs {
+            self.carry_out(output).await?;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, output: Output) -> Result<(), MetadataError> {
+        match output {
+            Output::Persist(changes) => self.persist(changes).await?,
+            Output::Founded(cluster) => {
+                tracing::info!(cluster = %cluster.id, "the cluster is created");
+                self.candidates.clear();
+                self.found(cluster).await;
+            }
+            Output::Answer { store, boot, answer } => self.answer(store, boot, answer),
+            Output::Link { store, boot, address } => self.link(store, boot, &address),
+            Output::Unlink(store) => self.links.drop(store),
+            // Shards hear that a link broke from the link, and that it is back: this would be late.
+            Output::Suspected { store, why: Suspicion::Disconnected } => {
+                tracing::info!(%store, "a node is disconnected");
+            }
+            Output::Suspected { store, why } => {
+                tracing::warn!(%store, %why, "a node is suspect");
+                self.tell_shards(|| Event::Store(store, StoreEvent::Suspected)).await;
+            }
+            Output::Recovered { store, .. } => {
+                tracing::info!(%store, "a node is live");
+                self.tell_shards(|| Event::Store(store, StoreEvent::Recovered)).await;
+            }
+            Output::Evicted(store) => {
+                tracing::warn!(%store, "a node was away for too long; its copies are made anew");
+                self.beats.remove(&store);
+                self.tell_shards(|| Event::Store(store, StoreEvent::Evicted)).await;
+            }
+            Output::Targets(table) => {
+                self.tell_shards(|| Event::Targets(Arc::clone(&table))).await;
+            }
+            Output::Copies { copies, floor } => {
+                tracing::info!(copies, floor, "the number of copies changed");
+                (self.options.copies, self.options.floor) = (copies, floor);
+                self.tell_shards(|| Event::Copies { wanted: copies, floor }).await;
+            }
+            Output::Departure { store, boot, partitions_left, may_stop } => {
+                self.depart(store, boot, partitions_left, may_stop);
+            }
+            Output::Stalled(late) => {
+                tracing::warn!(?late, "the leader was stalled; nobody is blamed");
+            }
+            Output::AllLate => tracing::warn!("every node is late at once; nobody is blamed"),
+        }
+        Ok(())
+    }
+
+    async fn persist(&mut self, changes: Vec<Change>) -> Result<(), MetadataError> {
+        for change in &changes {
+            if let Change::Configuration(partition, configuration) = change {
+                self.configurations.push((*partition, configuration.clone()));
+            }
+        }
+        self.options.metadata.propose(changes).await
+    }
+
+    /// The cluster exists: its partitions begin.
+    async fn found(&mut self, cluster: Cluster) {
+        let configurations = std::mem::take(&mut self.configurations);
+        let founding = Founding { index_key: cluster.index_key, configurations };
+        let founding = Arc::new(founding);
+        self.tell_shards(|| Event::Founded(Arc::clone(&founding))).await;
+        // Partitions that did not exist could not be told.
+        for store in &self.full {
+            self.tell_shards(|| Event::Store(*store, StoreEvent::Full)).await;
+        }
+    }
+
+    fn answer(&mut self, store: StoreId, boot: BootId, answer: Answer) {
+        use v1::register_reply::Outcome;
+        let outcome = match answer {
+            Answer::Accepted => self.accepted().map(Outcome::Accepted),
+            Answer::Pending { retry_after, reason } => {
+                let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+                Some(Outcome::Pending(v1::Pending { retry_after_ms, reason }))
+            }
+            Answer::Refused { reason, last_word } => {
+                tracing::warn!(%store, reason, "a node is refused");
+                Some(Outcome::Refused(v1::Refused { reason, r#final: last_word }))
+            }
+        };
+        for waiting in self.waiting.remove(&(store, boot)).unwrap_or_default() {
+            let _ = waiting.send(v1::RegisterReply { outcome: outcome.clone() });
+        }
+    }
+
+    fn accepted(&self) -> Option<v1::Accepted> {
+        let cluster = self.options.membership.cluster()?;
+        let interval = self.options.heartbeat_interval.as_millis();
+        Some(v1::Accepted {
+            cluster_id: convert::id_bytes(cluster.id.as_bytes()),
+            index_key: convert::id_bytes(&cluster.index_key.0),
+            epoch: self.epoch.0,
+            partitions: u32::from(cluster.partitions.get()),
+            heartbeat_interval_ms: u32::try_from(interval).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn link(&mut self, store: StoreId, boot: BootId, address: &str) {
+        let Some(cluster) = self.options.membership.cluster() else { return };
+        let options = link::Options {
+            store,
+            boot,
+            address: address.into(),
+            cluster: cluster.id,
+            epoch: self.epoch,
+            shards: self.options.shards.clone(),
+            max_value_bytes: self.options.max_value_bytes,
+            large_lane: true,
+        };
+        self.links.keep(options, &self.tasks);
+    }
+
+    fn depart(&mut self, store: StoreId, boot: BootId, partitions_left: usize, may_stop: bool) {
+        let Some(progress) = self.leaving.get(&(store, boot)) else { return };
+        let partitions_left = u32::try_from(partitions_left).unwrap_or(u32::MAX);
+        // A node that does not listen is told again with the next change, or has gone.
+        let _ = progress.try_send(v1::LeaveProgress { partitions_left, may_stop });
+        if may_stop {
+            tracing::info!(%store, partitions_left, "a node may go");
+            self.leaving.remove(&(store, boot));
+        }
+    }
+
+    async fn tell_shards(&self, event: impl Fn() -> Event) {
+        for shard in &self.options.shards {
+            // Nobody listens only when the leader stops.
+            let _ = shard.send(event()).await;
+        }
+    }
+}
