@@ -1,3 +1,7 @@
 //! The `hatokuse` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hatokuse::cli::run()
+}

@@ -1,0 +1,311 @@
+//! A leader and nodes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{LineClient, eventually};
+
+/// What a cluster is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) nodes: usize,
+    pub(crate) tolerance: usize,
+    /// Further arguments of the leader.
+    pub(crate) leader: Vec<String>,
+}
+
+impl Options {
+    pub(crate) fn new(nodes: usize, tolerance: usize) -> Self {
+        Self { nodes, tolerance, leader: Vec::new() }
+    }
+
+    /// Gives up nodes sooner than is usual, for tests of what comes after.
+    pub(crate) fn impatient(mut self) -> Self {
+        self.leader.extend(["--evict-after".to_owned(), "2s".to_owned()]);
+        self
+    }
+}
+
+/// A running cluster. Its processes end with it.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    options: Options,
+    leader: Option<Process>,
+    nodes: Vec<Node>,
+    /// Where clients connect; stays the same when the leader is started again.
+    pub(crate) client: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    grpc: SocketAddr,
+    directory: TempDir,
+}
+
+/// A node, and where it was last.
+#[derive(Debug)]
+struct Node {
+    process: Option<Process>,
+    port: u16,
+    address: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+/// What `STATUS` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) live: usize,
+    pub(crate) partitions: usize,
+    pub(crate) serving: usize,
+    pub(crate) under_replicated: usize,
+    pub(crate) unavailable: usize,
+}
+
+impl Cluster {
+    /// A cluster whose every partition serves with all its copies.
+    pub(crate) fn start(nodes: usize, tolerance: usize) -> Self {
+        Self::start_with(Options::new(nodes, tolerance))
+    }
+
+    pub(crate) fn start_with(options: Options) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut cluster = Self {
+            leader: None,
+            nodes: Vec::new(),
+            client: nowhere,
+            admin: nowhere,
+            grpc: nowhere,
+            directory: tempfile::Builder::new().prefix("hatokuse-test-").tempdir().unwrap(),
+            options,
+        };
+        cluster.start_leader();
+        for _ in 0..cluster.options.nodes {
+            cluster.launch_node();
+        }
+        (0..cluster.options.nodes).for_each(|node| cluster.await_node(node));
+        cluster.await_health();
+        cluster
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where a node keeps its data.
+    pub(crate) fn node_data(&self, node: usize) -> PathBuf {
+        self.directory().join(format!("node-{node}"))
+    }
+
+    pub(crate) fn connect(&self) -> LineClient {
+        eventually("a connection to the leader", || LineClient::connect(self.client))
+    }
+
+    pub(crate) fn node_address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].address.unwrap()
+    }
+
+    pub(crate) fn node_admin(&self, node: usize) -> SocketAddr {
+        self.nodes[node].admin.unwrap()
+    }
+
+    pub(crate) fn leader_pid(&self) -> u32 {
+        self.leader.as_ref().unwrap().pid()
+    }
+
+    /// Starts the leader, at its old ports if it had any.
+    pub(crate) fn start_leader(&mut self) {
+        let port = |address: SocketAddr| address.port().to_string();
+        let tolerance = self.options.tolerance.to_string();
+        let nodes = self.options.nodes.to_string();
+        let data = self.directory().join("leader").to_str().unwrap().to_owned();
+        let (client, admin, grpc) = (port(self.client), port(self.admin), port(self.grpc));
+        let mut arguments = vec!["leader", "--exit-with-parent", "--listen", "127.0.0.1"];
+        arguments.extend(["--client-port", &client, "--admin-port", &admin]);
+        arguments.extend(["--grpc-port", &grpc, "--data", &data]);
+        arguments.extend(["--tolerance", &tolerance, "--bootstrap-nodes", &nodes]);
+        arguments.extend(self.options.leader.iter().map(String::as_str));
+        let log = self.directory().join("leader.log");
+        let leader = Process::start(&arguments, self.directory(), &log);
+        let said = leader.announcement("listening");
+        self.client = said.get("client");
+        self.admin = said.get("admin");
+        self.grpc = said.get("grpc");
+        self.leader = Some(leader);
+    }
+
+    /// One more node; its number.
+    pub(crate) fn add_node(&mut self) -> usize {
+        let node = self.launch_node();
+        self.await_node(node);
+        node
+    }
+
+    /// One more node, not waited for; its number.
+    pub(crate) fn launch_node(&mut self) -> usize {
+        self.nodes.push(Node { process: None, port: 0, address: None, admin: None });
+        let node = self.nodes.len() - 1;
+        self.launch(node);
+        node
+    }
+
+    fn launch(&mut self, node: usize) {
+        let data = self.node_data(node).to_str().unwrap().to_owned();
+        let (port, leader) = (self.nodes[node].port.to_string(), self.grpc.to_string());
+        let mut arguments = vec!["node", "--exit-with-parent", "--listen", "127.0.0.1"];
+        arguments.extend(["--port", &port, "--admin-port", "0"]);
+        arguments.extend(["--data", &data, "--leader", &leader]);
+        let log = self.directory().join(format!("node-{node}.log"));
+        self.nodes[node].process = Some(Process::start(&arguments, self.directory(), &log));
+    }
+
+    /// Waits until a node has registered.
+    pub(crate) fn await_node(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        let said = node.process.as_ref().unwrap().announcement("registered");
+        let address: SocketAddr = said.get("addr");
+        node.port = address.port();
+        node.address = Some(address);
+        node.admin = Some(said.get("admin"));
+    }
+
+    /// Starts a node that was stopped or killed, with its data, and waits until it has registered.
+    pub(crate) fn start_node(&mut self, node: usize) {
+        self.launch(node);
+        self.await_node(node);
+    }
+
+    /// Starts a node that may find a reason not to run.
+    pub(crate) fn start_in_doubt(&mut self, node: usize) {
+        self.launch(node);
+    }
+
+    /// Kills a node, if it has not ended by itself.
+    pub(crate) fn kill_if_running(&mut self, node: usize) {
+        self.nodes[node].process.take();
+    }
+
+    pub(crate) fn kill_node(&mut self, node: usize) {
+        self.nodes[node].process.take().unwrap().kill();
+    }
+
+    /// Stops a node in good order.
+    pub(crate) fn stop_node(&mut self, node: usize) {
+        let status = self.nodes[node].process.take().unwrap().stop();
+        assert!(status.success(), "node {node} ended with {status}");
+    }
+
+    /// A node that neither works nor dies.
+    pub(crate) fn freeze_node(&self, node: usize) {
+        self.nodes[node].process.as_ref().unwrap().signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw_node(&self, node: usize) {
+        self.nodes[node].process.as_ref().unwrap().signal(Signal::CONT);
+    }
+
+    pub(crate) fn kill_leader(&mut self) {
+        self.leader.take().unwrap().kill();
+    }
+
+    /// Stops the leader in good order.
+    pub(crate) fn stop_leader(&mut self) {
+        let status = self.leader.take().unwrap().stop();
+        assert!(status.success(), "the leader ended with {status}");
+    }
+
+    /// Kills all processes, none knowing of the others' end.
+    pub(crate) fn kill_all(&mut self) {
+        let running =
+            self.nodes.iter().filter_map(|node| node.process.as_ref()).chain(&self.leader);
+        running.for_each(|process| process.signal(Signal::KILL));
+        self.leader = None;
+        self.nodes.iter_mut().for_each(|node| node.process = None);
+    }
+
+    /// Starts all that do not run, and waits until every partition serves with all its copies.
+    pub(crate) fn start_all(&mut self) {
+        if self.leader.is_none() {
+            self.start_leader();
+        }
+        let away: Vec<_> =
+            (0..self.nodes.len()).filter(|node| self.nodes[*node].process.is_none()).collect();
+        for node in &away {
+            self.launch(*node);
+        }
+        for node in &away {
+            self.await_node(*node);
+        }
+        self.await_health();
+    }
+
+    fn running_nodes(&self) -> usize {
+        self.nodes.iter().filter(|node| node.process.is_some()).count()
+    }
+
+    pub(crate) fn status(&self) -> Option<Status> {
+        let mut client = LineClient::connect(self.client).ok()?;
+        Status::parse(&client.rows("STATUS"))
+    }
+
+    /// Waits until every node that runs is live, and every partition serves with all its copies.
+    pub(crate) fn await_health(&self) -> Status {
+        let running = self.running_nodes();
+        self.await_status("a whole cluster", |status| status.live == running && status.is_whole())
+    }
+
+    /// Waits until every partition serves, with whatever copies.
+    pub(crate) fn await_service(&self) -> Status {
+        self.await_status("a cluster that serves", Status::serves)
+    }
+
+    pub(crate) fn await_status(&self, what: &str, good: impl Fn(&Status) -> bool) -> Status {
+        eventually(what, || match self.status() {
+            Some(status) if good(&status) => Ok(status),
+            other => Err(other),
+        })
+    }
+
+    /// The records of each live node, as `FILES` says.
+    pub(crate) fn files(&self) -> Vec<(SocketAddr, u64)> {
+        let parse = |row: &String| {
+            let (address, records) = row.rsplit_once(": ").unwrap();
+            (address.parse().unwrap(), records.parse().unwrap())
+        };
+        self.connect().rows("FILES").iter().map(parse).collect()
+    }
+
+    /// Waits until the nodes' records are as they should be: each node counts them for itself, and
+    /// tells the leader with its heartbeats.
+    pub(crate) fn await_files(&self, what: &str, good: impl Fn(&[u64]) -> bool) -> Vec<u64> {
+        eventually(what, || {
+            let files: Vec<_> = self.files().into_iter().map(|(_, records)| records).collect();
+            if good(&files) { Ok(files) } else { Err(files) }
+        })
+    }
+}
+
+impl Status {
+    fn parse(rows: &[String]) -> Option<Self> {
+        let row = |name: &str| rows.iter().find_map(|row| row.strip_prefix(name));
+        let (nodes, partitions) = (row("Nodes: ")?, row("Partitions: ")?);
+        let number = |text: &str, what: &str| -> Option<usize> {
+            text.split(", ").find_map(|part| part.strip_suffix(what))?.trim().parse().ok()
+        };
+        Some(Self {
+            live: number(nodes, " live")?,
+            partitions: number(partitions, " in all")?,
+            serving: number(partitions, " serving")?,
+            under_replicated: number(partitions, " under-replicated")?,
+            unavailable: number(partitions, " unavailable")?,
+        })
+    }
+
+    fn serves(&self) -> bool {
+        self.partitions > 0 && self.unavailable == 0 && self.serving == self.partitions
+    }
+
+    fn is_whole(&self) -> bool {
+        self.serves() && self.under_replicated == 0
+    }
+}
