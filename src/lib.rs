@@ -12,5 +12,7 @@ pub mod node;
 pub mod protocol;
 pub mod rpc;
 pub mod runtime;
+#[cfg(test)]
+mod simulation;
 pub mod storage;
 pub mod types;

@@ -1,0 +1,241 @@
+//! The invariants of the contract, asserted whenever something happens that could break them.
+
+use std::collections::BTreeMap;
+
+use super::store::{Item, checksum};
+use super::world::World;
+use crate::logic::history::{Kind, Outcome};
+use crate::logic::partition::io::Reply;
+use crate::types::{Configuration, Epoch, KeyHash, Member, PartitionId, Version};
+
+/// What was promised to clients, and what was seen.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    pub(super) violation: Option<String>,
+    /// The newest version of each key that a client was told of.
+    told: BTreeMap<(usize, KeyHash), Version>,
+    /// The one checksum of each version.
+    checksums: BTreeMap<(PartitionId, KeyHash, Version), u32>,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) stored: u64,
+    pub(super) read: u64,
+    pub(super) failed: u64,
+    pub(super) uncertain: u64,
+    pub(super) configurations: u64,
+    pub(super) node_crashes: u64,
+    pub(super) leader_crashes: u64,
+    pub(super) wipes: u64,
+    pub(super) events: u64,
+    /// Simulated microseconds.
+    pub(super) time: u64,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.stored += other.stored;
+        self.read += other.read;
+        self.failed += other.failed;
+        self.uncertain += other.uncertain;
+        self.configurations += other.configurations;
+        self.node_crashes += other.node_crashes;
+        self.leader_crashes += other.leader_crashes;
+        self.wipes += other.wipes;
+        self.events += other.events;
+        self.time += other.time;
+    }
+}
+
+impl World {
+    pub(super) fn violate(&mut self, violation: String) {
+        let now = self.now;
+        self.trace.line(now, || format!("VIOLATION: {violation}"));
+        self.checks.violation.get_or_insert(violation);
+    }
+
+    pub(super) fn count_outcome(&mut self, place: usize, outcome: &Outcome) {
+        let counts = &mut self.counts;
+        match outcome {
+            Outcome::Stored { .. } => counts.stored += 1,
+            Outcome::Value { .. } | Outcome::NotFound { .. } => counts.read += 1,
+            Outcome::Failed => counts.failed += 1,
+            Outcome::Uncertain | Outcome::Pending => counts.uncertain += 1,
+        }
+        let kind = match self.history[place].kind {
+            Kind::Get => 0,
+            Kind::Set(_) => 1,
+            Kind::Update(_) => 2,
+            Kind::Delete => 3,
+        };
+        let version = match outcome {
+            Outcome::Stored { version }
+            | Outcome::Value { version, .. }
+            | Outcome::NotFound { version } => version.unwrap_or_default(),
+            _ => Version::ZERO,
+        };
+        self.trace.mix(&[place as u64, kind, version.epoch.0, version.seq]);
+        let (now, operation) = (self.now, &self.history[place]);
+        self.trace.line(now, || format!("client hears {place} {operation:?} {outcome:?}"));
+    }
+
+    /// Invariants A and E: what a client is told is on every surviving member of the durable set.
+    pub(super) fn check_reply(&mut self, index: usize, place: usize, reply: &Reply) {
+        let version = match reply {
+            Reply::Stored { version, .. }
+            | Reply::Value { version, .. }
+            | Reply::NotFound { version: Some(version) } => *version,
+            Reply::Damaged => return self.violate(format!("C: operation {place} met damage")),
+            _ => return,
+        };
+        let key_hash = self.index_key.hash(self.history[place].key.as_bytes());
+        let told = self.checks.told.entry((index, key_hash)).or_default();
+        *told = version.max(*told);
+        self.check_durable(index, key_hash, version, "was told to a client");
+    }
+
+    fn check_durable(&mut self, index: usize, key_hash: KeyHash, version: Version, why: &str) {
+        let partition = PartitionId(u16::try_from(index).unwrap_or(0));
+        let members = self.metadata.configurations()[index].members.clone();
+        for member in members {
+            let Some(node) = self.nodes.iter().find(|node| node.store.id == member.store) else {
+                continue;
+            };
+            let held = node.store.version(partition, key_hash);
+            if !node.store.is_member(partition, member.token) || held < version {
+                let store = member.store;
+                let copy = node.store.held(partition);
+                self.violate(format!(
+                    "A: version {version} of partition {index} {why}, but member {store} of the \
+                     durable set has {held} and is {copy:?}"
+                ));
+            }
+        }
+    }
+
+    /// Invariants B and D of a proposal.
+    pub(super) fn check_proposal(&mut self, index: usize, next: &Configuration) {
+        let before = self.metadata.configurations()[index].clone();
+        if next.version != before.version.next() {
+            self.violate(format!("D: {next:?} was proposed after {before:?}"));
+        }
+        let floor = self.profile.floor.min(before.members.len());
+        if next.members.len() < floor {
+            self.violate(format!("B: {next:?} is below the floor of {floor}"));
+        }
+        let mut stores: Vec<_> = next.members.iter().map(|member| member.store).collect();
+        stores.sort();
+        stores.dedup();
+        if stores.len() != next.members.len() {
+            self.violate(format!("{next:?} names a store twice"));
+        }
+    }
+
+    /// A configuration is durable: its members hold whatever any client was told.
+    pub(super) fn check_configuration(&mut self, index: usize) {
+        self.counts.configurations += 1;
+        let told: Vec<_> = self
+            .checks
+            .told
+            .iter()
+            .filter(|((partition, _), _)| *partition == index)
+            .map(|((_, key_hash), version)| (*key_hash, *version))
+            .collect();
+        for (key_hash, version) in told {
+            self.check_durable(index, key_hash, version, "was told before this configuration");
+        }
+    }
+
+    /// A store comes back with all that it is a member for.
+    pub(super) fn check_store(&mut self, node: usize) {
+        let store = self.nodes[node].store.id;
+        for index in 0..self.metadata.configurations().len() {
+            if self.metadata.configurations()[index].contains(store) {
+                self.check_configuration(index);
+                self.counts.configurations -= 1;
+            }
+        }
+    }
+
+    /// Invariants C, D and H, as something becomes durable on a node.
+    pub(super) fn check_item(&mut self, node: usize, item: &Item) {
+        match item {
+            Item::Put(partition, key_hash, write) | Item::Install(partition, key_hash, write) => {
+                let checksum = checksum(*partition, write);
+                let place = (*partition, *key_hash, write.version);
+                if *self.checks.checksums.entry(place).or_insert(checksum) != checksum {
+                    self.violate(format!("C: {place:?} has two contents"));
+                }
+            }
+            Item::Promise(epoch) => self.check_epoch(node, *epoch),
+            Item::Watermark(partition, version) => {
+                let copy = self.nodes[node].store.copies.get(partition);
+                if copy.is_some_and(|copy| copy.watermark > *version) {
+                    self.violate(format!("D: the watermark of node {node} went back"));
+                }
+            }
+            Item::Start(partition, _) | Item::Begin(partition, _) | Item::Remove(partition, _) => {
+                self.check_member_keeps(node, *partition, item);
+            }
+            Item::Configuration(partition, configuration) => {
+                let known = self.nodes[node].store.held(*partition).configuration;
+                if known > configuration.version {
+                    self.violate(format!("D: the configuration of node {node} went back"));
+                }
+            }
+            Item::Finish(..) | Item::Vouch(..) => {}
+        }
+    }
+
+    fn check_epoch(&mut self, node: usize, epoch: Epoch) {
+        if self.nodes[node].store.promised > epoch {
+            self.violate(format!("D: the promise of node {node} went back"));
+        }
+    }
+
+    fn check_member_keeps(&mut self, node: usize, partition: PartitionId, item: &Item) {
+        let store = &self.nodes[node].store;
+        let token = self.metadata.configurations()[partition.index()].token_of(store.id);
+        let is = |member: &Member| store.is_member(partition, member.token);
+        if token.is_some_and(|token| is(&Member { store: store.id, token })) {
+            self.violate(format!("H: node {node}, a member of {partition}, carries out {item:?}"));
+        }
+    }
+
+    /// Invariant F: nothing is under way, and all members hold the same.
+    pub(super) fn is_at_rest(&self) -> Result<(), String> {
+        let Some(leader) = &self.leader else { return Err("there is no leader".into()) };
+        let wanted = self.profile.copies.min(self.nodes.len());
+        for (index, partition) in leader.partitions.iter().enumerate() {
+            let configuration = &self.metadata.configurations()[index];
+            let status = partition.status();
+            if configuration.members.len() != wanted || status.live_copies() != wanted {
+                return Err(format!("partition {index}: {configuration:?} {status:?}"));
+            }
+            if status.unsettled > 0 {
+                return Err(format!("partition {index}: {} unsettled", status.unsettled));
+            }
+            self.are_equal(index)?;
+        }
+        Ok(())
+    }
+
+    fn are_equal(&self, index: usize) -> Result<(), String> {
+        let partition = PartitionId(u16::try_from(index).unwrap_or(0));
+        let contents = |member: &Member| {
+            let node = self.nodes.iter().find(|node| node.store.id == member.store)?;
+            if !node.store.is_member(partition, member.token) {
+                return None;
+            }
+            Some(node.store.above(partition, Version::ZERO))
+        };
+        let members = &self.metadata.configurations()[index].members;
+        let all: Vec<_> = members.iter().map(contents).collect();
+        match all.first() {
+            Some(Some(first)) if all.iter().all(|other| other.as_ref() == Some(first)) => Ok(()),
+            _ => Err(format!("partition {index}: its members differ: {all:?}")),
+        }
+    }
+}
