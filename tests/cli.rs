@@ -1,6 +1,6 @@
 //! The command line as scripts see it: what goes to standard output, what to standard error, and
 //! the exit codes. The server behind it says what it is told to.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -155,16 +155,87 @@ fn health_follows_the_answer() {
     playing.join().unwrap();
 }
 
+const ID: &str = "0197c5f2-7a30-7e10-b7e5-5d0d1f6a2b3c";
+
+/// Answers each connection with what is said, and returns the requests.
+fn admin(answers: &'static [(u16, &str)]) -> (String, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let playing = thread::spawn(move || {
+        let play = |(status, body): &(u16, &str)| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut request = String::new();
+            lines.read_line(&mut request).unwrap();
+            let mut line = String::new();
+            while lines.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            write!(stream, "HTTP/1.0 {status} -\r\n\r\n{body}").unwrap();
+            request.trim_end().to_owned()
+        };
+        answers.iter().map(play).collect()
+    });
+    (address, playing)
+}
+
+#[test]
+fn operators_commands_go_to_the_admin_port_and_say_what_to_do() {
+    const DRAINING: &str = r#"{"id":"a1","address":"127.0.0.1:50052","state":"live","partitions":3,"records":12,"heard_seconds":0.1,"disk_free_bytes":2048,"disk_total_bytes":4096,"drain":{"state":"draining","partitions_left":3,"bytes_left":3145728,"seconds_left":7}}"#;
+    const DRAINED: &str = r#"{"id":"a1","address":"127.0.0.1:50052","state":"live","partitions":0,"records":0,"heard_seconds":0.1,"disk_free_bytes":2048,"disk_total_bytes":4096,"drain":{"state":"drained","partitions_left":0,"bytes_left":0,"seconds_left":0}}"#;
+    const LIST: &str = r#"[{"id":"a1","address":"127.0.0.1:50052","state":"live","partitions":3,"records":12,"heard_seconds":0.1,"disk_free_bytes":2048,"disk_total_bytes":4096,"drain":{"state":"draining","partitions_left":3,"bytes_left":3145728,"seconds_left":7}}]"#;
+    const NO: &str = r#"{"status":409,"code":"too_few_nodes","title":"Conflict","detail":"3 nodes would stay","hint":"start another node first"}"#;
+
+    let (address, playing) = admin(&[(200, LIST)]);
+    let ran = run(&["nodes", "--admin-addr", &address], "");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("live, draining") && ran.stdout.contains("PARTITIONS"), "{ran:?}");
+    assert_eq!(playing.join().unwrap(), ["GET /api/v1/nodes HTTP/1.0"]);
+
+    let (address, playing) = admin(&[(200, DRAINING), (200, DRAINING), (200, DRAINED)]);
+    let ran = run(&["node", "drain", ID, "--wait", "--admin-addr", &address], "");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.ends_with("it may be stopped\n"), "{ran:?}");
+    assert!(ran.stderr.contains("3 partitions left, about 3.0 MiB, 7s left"), "{ran:?}");
+    let requests = playing.join().unwrap();
+    assert_eq!(requests[0], format!("POST /api/v1/nodes/{ID}/drain HTTP/1.0"));
+    assert_eq!(requests[2], format!("GET /api/v1/nodes/{ID} HTTP/1.0"));
+
+    let (address, playing) = admin(&[(409, NO)]);
+    let ran = run(&["node", "drain", ID, "--admin-addr", &address], "");
+    let said = "error: 3 nodes would stay\nhint: start another node first\n";
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (1, "", said));
+    playing.join().unwrap();
+
+    let ran = run(&["node", "drain", "node-3"], "");
+    assert!(ran.code == 2 && ran.stderr.contains("is not a UUID"), "{ran:?}");
+    let ran = run(&["node", "undrain", ID, "--admin-addr", "127.0.0.1:1"], "");
+    assert!(ran.code == 1 && ran.stderr.contains("--admin-addr"), "{ran:?}");
+}
+
 #[test]
 fn wrong_usage_is_exit_code_2_and_help_has_examples() {
     for wrong in [&["get"][..], &["no-such-command"], &["get", "k", "--timeout", "soon"]] {
         let ran = run(wrong, "");
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
     }
-    for command in
-        ["", "client", "get", "set", "del", "nodes", "files", "status", "where", "health"]
-    {
-        let arguments: Vec<_> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+    for command in [
+        "",
+        "client",
+        "get",
+        "set",
+        "del",
+        "nodes",
+        "files",
+        "status",
+        "where",
+        "health",
+        "node",
+        "node drain",
+        "node undrain",
+        "node decommission",
+    ] {
+        let arguments: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         let help = run(&arguments, "");
         assert!(help.code == 0 && help.stdout.contains("Example"), "{command}: {}", help.stdout);
     }

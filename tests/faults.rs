@@ -194,6 +194,72 @@ fn damage_values(directory: &Path) -> usize {
     damaged
 }
 
+/// A node comes back without what it had acknowledged last, and does not know it.
+#[test]
+fn fault_13_a_store_that_lost_settled_writes_gets_them_back_before_it_is_read() {
+    let mut cluster = Cluster::start(2, 2);
+    let mut client = cluster.connect();
+    store(&mut client, 200, "1");
+    cluster.kill_node(0);
+    let kept = cluster.directory().join("kept");
+    copy(&cluster.node_data(0), &kept);
+    cluster.start_node(0);
+    cluster.await_health();
+    store(&mut client, 300, "2");
+    cluster.kill_node(0);
+    fs::remove_dir_all(cluster.node_data(0)).unwrap();
+    copy(&kept, &cluster.node_data(0));
+    cluster.start_node(0);
+    check(&mut client, 300, "2");
+    let status = cluster.await_health();
+    assert_eq!((status.restored, status.in_doubt, status.possible_losses), (300, 0, 0));
+    cluster.kill_node(1);
+    check(&mut client, 300, "2");
+}
+
+/// Buffered nodes whose machines were started anew have no say until all were compared.
+#[test]
+fn fault_14_buffered_nodes_that_lose_their_power_say_what_may_be_lost() {
+    let mut options = Options::new(3, 3);
+    options.node.extend(["--io-mode".to_owned(), "buffered".to_owned()]);
+    let mut cluster = Cluster::start_with(options);
+    let mut client = cluster.connect();
+    store(&mut client, 500, "1");
+    cluster.kill_node(0);
+    boot_anew(&cluster.node_data(0));
+    cluster.start_node(0);
+    let status = cluster.await_health();
+    assert_eq!((status.in_doubt, status.possible_losses), (0, 0), "two others have it all");
+    check(&mut client, 500, "1");
+    cluster.kill_all();
+    (0..3).for_each(|node| boot_anew(&cluster.node_data(node)));
+    cluster.start_all();
+    let status = cluster.await_health();
+    assert_eq!((status.in_doubt, status.restored), (0, 0));
+    assert!(status.possible_losses > 0, "{status:?}");
+    check(&mut cluster.connect(), 500, "1");
+}
+
+/// As if the machine had been started anew since.
+fn boot_anew(directory: &Path) {
+    let path = files(directory).into_iter().find(|path| path.ends_with("status")).unwrap();
+    let status = fs::read_to_string(&path).unwrap();
+    let lines = status.lines().map(|line| match line.split_once('=') {
+        Some(("machine_boot", _)) => "machine_boot=another".to_owned(),
+        _ => line.to_owned(),
+    });
+    fs::write(path, lines.map(|line| line + "\n").collect::<String>()).unwrap();
+}
+
+/// Copies a directory and all that is in it.
+fn copy(from: &Path, to: &Path) {
+    for path in files(from) {
+        let place = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::copy(path, place).unwrap();
+    }
+}
+
 /// All files below a directory.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -50,6 +50,7 @@ fn leader_options(data_dir: PathBuf, nodes: usize, copies: usize) -> leader::Opt
         evict_after: Duration::from_secs(2),
         heartbeat_interval: Duration::from_millis(100),
         request_timeout: Duration::from_secs(5),
+        cache_bytes: 64 << 20,
         shards: 2,
     }
 }
@@ -95,6 +96,7 @@ impl Node {
             admin_address: None,
             leader_address: leader.addresses.grpc.to_string(),
             heartbeat_interval: Duration::from_millis(100),
+            repair_bytes_per_second: None,
             max_value_bytes: 1 << 20,
             reader_threads: 1,
         });

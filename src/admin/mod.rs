@@ -6,6 +6,7 @@
 //! | `/readyz` | whether it should be sent work |
 //! | `/healthz` | whether an operator need not look |
 //! | `/metrics` | everything in the registry, as Prometheus scrapes it |
+//! | `/api/v1/...` | operators' commands, where the owner has any ([`api`]) |
 //!
 //! The three questions are answered with 200, or with 503 and the reasons as JSON; `?verbose` shows
 //! every check that was made. What is checked is the business of whoever owns the port: it
@@ -13,6 +14,9 @@
 //!
 //! Whoever asks here must never slow down the data path: a request has a time limit and a small
 //! body limit, and a scrape reads counters that the data path adds to without locks.
+
+mod api;
+mod problem;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,14 +30,17 @@ use axum::routing::get;
 use axum::{Json, Router};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+pub use api::api;
+pub use problem::Problem;
+
 use crate::runtime::listen::{ListenError, listen};
 use crate::runtime::metrics;
+use crate::runtime::sockets::TcpListener;
 use crate::runtime::tasks::Tasks;
 
 /// How long a request may take.
@@ -205,6 +212,24 @@ async fn scrape(State(shared): State<Shared>) -> Response {
             tracing::error!(%error, "the metrics could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+#[cfg(test)]
+impl axum::serve::Listener for TcpListener {
+    type Io = crate::runtime::sockets::TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            if let Ok(accepted) = Self::accept(self).await {
+                return accepted;
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Self::local_addr(self)
     }
 }
 

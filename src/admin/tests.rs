@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::routing::post;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -11,9 +12,13 @@ use crate::runtime::metrics::ClientMetrics;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn ask(address: SocketAddr, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+    exchange(address, &request).await
+}
+
+async fn exchange(address: SocketAddr, request: &str) -> (u16, String) {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut response = String::new();
         stream.read_to_string(&mut response).await.map(|_| response)
@@ -68,5 +73,40 @@ async fn metrics_are_those_of_the_registry_and_further_routes_are_served() {
     assert_eq!(status, 200);
     assert!(text.contains("hatokuse_connections 3\n"), "{text}");
     assert_eq!(ask(address, "/more").await, (200, "more".into()));
+    tasks.stop();
+}
+
+async fn command(address: SocketAddr, headers: &str) -> (u16, String) {
+    let request = format!(
+        "POST /api/v1/echo HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}Content-Length: 2\r\n\r\n42"
+    );
+    exchange(address, &request).await
+}
+
+#[tokio::test]
+async fn a_command_says_that_it_is_json_and_no_foreign_page_gives_one() {
+    let routes = Router::new().route("/echo", post(async |Json(number): Json<u32>| Json(number)));
+    let admin = Admin::bind(options(|_| Vec::new(), metrics::registry())).await.unwrap();
+    let admin = admin.with_routes(api(routes));
+    let (address, tasks) = (admin.address(), Tasks::new());
+    admin.start(&tasks);
+
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(command(address, json).await, (200, "42".into()));
+    let own = format!("{json}Origin: http://{address}\r\n");
+    assert_eq!(command(address, &own).await.0, 200, "the console of this very port");
+    let foreign = format!("{json}Origin: http://example.org\r\n");
+    let (status, body) = command(address, &foreign).await;
+    assert_eq!(status, 403);
+    assert!(body.contains(r#""code":"foreign_origin""#), "{body}");
+    let (status, body) = command(address, "Content-Type: text/plain\r\n").await;
+    assert!(status == 415 && body.contains("Content-Type: application/json"), "{body}");
+    assert_eq!(command(address, "").await.0, 415);
+
+    let (status, body) = ask(address, "/api/v1/echo").await;
+    assert!(status == 405 && body.contains("POST changes something"), "{body}");
+    let (status, body) = ask(address, "/api/v1/nothing").await;
+    let problem: Problem = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, problem.status, problem.code.as_str()), (404, 404, "not_found"));
     tasks.stop();
 }

@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use super::output::Format;
 use crate::config::Override;
+use crate::types::StoreId;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,15 +35,9 @@ pub(super) struct Arguments {
 /// Flags that every command understands.
 #[derive(Args, Debug)]
 pub(super) struct Global {
-    /// Client port of the leader, for commands that read and write
-    #[arg(
-        long,
-        global = true,
-        env = "HATOKUSE_ADDR",
-        value_name = "HOST:PORT",
-        default_value = "127.0.0.1:6000"
-    )]
-    pub(super) addr: String,
+    /// Client port of the leader, for commands that read and write [default: 127.0.0.1:6000]
+    #[arg(long, global = true, env = "HATOKUSE_ADDR", value_name = "HOST:PORT")]
+    pub(super) addr: Option<String>,
     /// Admin port, for operators' commands [default: 127.0.0.1:8080; of a node 127.0.0.1:8081]
     #[arg(long, global = true, env = "HATOKUSE_ADMIN_ADDR", value_name = "HOST:PORT")]
     pub(super) admin_addr: Option<String>,
@@ -56,6 +51,18 @@ pub(super) struct Global {
     /// Configuration file [default: config.yaml in the working directory, if there is one]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+}
+
+impl Global {
+    /// The client port of the leader.
+    pub(super) fn client_addr(&self) -> &str {
+        self.addr.as_deref().unwrap_or("127.0.0.1:6000")
+    }
+
+    /// Whether a question that both ports answer goes to the client port: only there is known.
+    pub(super) fn asks_as_a_client(&self) -> bool {
+        self.addr.is_some() && self.admin_addr.is_none()
+    }
 }
 
 /// What to do.
@@ -81,8 +88,11 @@ Examples:
 
 A node may start before its leader. Prints one line, `registered id=... addr=... admin=... data=...`,
 once a leader has let it in. SIGTERM makes it ask the leader to let it go; a second one ends it at
-once.")]
-    Node(NodeArguments),
+once.
+
+  hatokuse node drain ID --wait                move everything off a node, then stop it
+  hatokuse node decommission ID                and forget it")]
+    Node(NodeCommand),
     /// Run a whole cluster on this machine: a leader and nodes as child processes
     #[command(after_help = "\
 Examples:
@@ -126,10 +136,14 @@ exit code 3 when it is durable on fewer. A value holds no line end; Redis client
 Example:
   hatokuse del greeting    OK whether or not the key existed")]
     Del(KeyArgument),
-    /// List the live nodes
+    /// List the nodes, and how each of them is
     #[command(after_help = "\
-Example:
-  hatokuse nodes -o json    [{\"id\":\"0197...\",\"address\":\"127.0.0.1:50052\"}, ...]")]
+Examples:
+  hatokuse nodes                          every node, from the admin port
+  hatokuse nodes -o json                  [{\"id\":\"0197...\",\"address\":\"127.0.0.1:50052\",\"state\":...
+  hatokuse nodes --addr 10.0.0.1:6000     only the live ones, as a client may see them
+
+With --addr and without --admin-addr the client port is asked, which tells less.")]
     Nodes,
     /// Count the records of each live node
     #[command(after_help = "\
@@ -146,6 +160,24 @@ Example:
 Example:
   hatokuse where greeting")]
     Where(KeyArgument),
+    /// Make the metadata of a leader that lost its disk anew, from what the nodes know
+    #[command(after_help = "\
+Examples:
+  docker compose exec leader hatokuse rebuild-metadata     to the leader that refuses to serve
+  hatokuse rebuild-metadata --accept-missing 0197...        without a store whose disk is lost for good
+
+Start every node of the cluster first: one that stays away may be the only one that has the newest
+writes. Shows who has come and what is missing, and asks before it does anything; until then nothing
+is changed. Exit code 3 if some partitions have no whole copy on any node that came.")]
+    RebuildMetadata(RebuildArguments),
+    /// Go on with what is left of partitions that lost all their copies
+    #[command(after_help = "\
+Example:
+  docker compose exec leader hatokuse force-recover
+
+Shows for each such partition what it would go on with and what would be lost, and asks before it
+does anything. As long as a node that has a copy may come back, start it instead.")]
+    ForceRecover(ForceArguments),
     /// Ask a leader or a node on this machine whether it is well (for container health checks)
     #[command(after_help = "\
 Examples:
@@ -263,6 +295,62 @@ impl LeaderArguments {
     }
 }
 
+/// Runs a node, or tells the leader what is to become of one.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct NodeCommand {
+    /// What is to become of a node; without it, one is run here
+    #[command(subcommand)]
+    pub(super) operation: Option<NodeOperation>,
+    #[command(flatten)]
+    pub(super) run: NodeArguments,
+}
+
+/// What an operator may decide about a node.
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeOperation {
+    /// Move everything off a node; it gets nothing new, also after restarts, until it is undrained
+    #[command(after_help = "\
+Examples:
+  hatokuse node drain 0197c5f2-7a30-7e10-b7e5-5d0d1f6a2b3c          begin, and say how far it is
+  hatokuse node drain 0197c5f2-7a30-7e10-b7e5-5d0d1f6a2b3c --wait   return when the node may be stopped
+
+Asks the leader's admin port (--admin-addr). A node that is drained already is left as it is, so the
+command may be repeated to see how far it is. `hatokuse nodes` lists the identities.")]
+    Drain(DrainArguments),
+    /// Give a drained node copies again
+    #[command(after_help = "\
+Example:
+  hatokuse node undrain 0197c5f2-7a30-7e10-b7e5-5d0d1f6a2b3c")]
+    Undrain(NodeIdentity),
+    /// Forget a node that is drained, or gone for good: it is never taken again
+    #[command(after_help = "\
+Example:
+  hatokuse node decommission 0197c5f2-7a30-7e10-b7e5-5d0d1f6a2b3c
+
+Refused, with what to do, while the node is in use or a partition still counts on it. A node that
+brings the store back ends, retires its slot, and takes another at its next start.")]
+    Decommission(NodeIdentity),
+}
+
+/// Which node.
+#[derive(Args, Debug)]
+pub(super) struct NodeIdentity {
+    /// Its identity, as `hatokuse nodes` lists it
+    #[arg(value_name = "ID")]
+    pub(super) id: StoreId,
+}
+
+/// What to drain, and how.
+#[derive(Args, Debug)]
+pub(super) struct DrainArguments {
+    #[command(flatten)]
+    pub(super) node: NodeIdentity,
+    /// Return only when nothing is left on it
+    #[arg(long)]
+    pub(super) wait: bool,
+}
+
 /// Settings of a node that flags may give.
 #[derive(Args, Debug)]
 pub(super) struct NodeArguments {
@@ -352,6 +440,32 @@ pub(super) struct DevArguments {
     /// Show the logs on standard error, too
     #[arg(long)]
     pub(super) log: bool,
+}
+
+/// What an operator decides about lost metadata.
+#[derive(Args, Debug)]
+pub(super) struct RebuildArguments {
+    /// A store that is lost for good; may be given several times
+    #[arg(long, value_name = "STORE")]
+    pub(super) accept_missing: Vec<String>,
+    /// Let partitions begin empty that no node holds or heard of
+    #[arg(long)]
+    pub(super) begin_empty: bool,
+    /// How long to wait for nodes
+    #[arg(long, value_name = "TIME", default_value = "60s",
+          value_parser = humantime::parse_duration)]
+    pub(super) wait: Duration,
+    /// Every node of the cluster has come: do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+/// What an operator decides about lost copies.
+#[derive(Args, Debug)]
+pub(super) struct ForceArguments {
+    /// Lose what is said to be lost: do not ask
+    #[arg(long)]
+    pub(super) yes_lose_data: bool,
 }
 
 /// What becomes of a child that ended.

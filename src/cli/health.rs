@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+use super::admin::LEADER;
 use super::arguments::{Global, HealthArguments, Role};
 use super::output::{Outcome, Output};
 use crate::client::http;
@@ -24,7 +25,7 @@ pub(super) async fn run(
     arguments: HealthArguments,
 ) -> anyhow::Result<Outcome> {
     let (usual, path) = match arguments.role {
-        Role::Leader => ("127.0.0.1:8080", "/livez"),
+        Role::Leader => (LEADER, "/livez"),
         Role::Node => ("127.0.0.1:8081", "/healthz"),
     };
     let address = global.admin_addr.as_deref().unwrap_or(usual);

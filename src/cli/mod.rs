@@ -12,14 +12,18 @@
 //! * Errors say what was wrong and what to do about it. This is where errors end: below, each
 //!   module has its own type; here they become one message (`anyhow`).
 
+mod admin;
 pub mod announce;
 mod arguments;
 mod console;
 mod data;
 mod dev;
 mod health;
+mod node;
 mod operations;
 mod output;
+mod rebuild;
+mod recovery;
 mod serve;
 
 use std::process::ExitCode;
@@ -27,9 +31,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
+use crate::client::http::HttpError;
 use crate::client::{Client, ClientError, Options};
 use crate::config::ConfigError;
-use arguments::{Arguments, Command, Global};
+use admin::Refused;
+use arguments::{Arguments, Command, Global, NodeCommand};
 use output::{Outcome, Output};
 
 /// Runs the command that the process was started with.
@@ -54,7 +60,10 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Outcome> {
     let mut output = Output::new(global.output);
     match arguments.command {
         Command::Leader(leader) => serve::leader::run(&global, &leader),
-        Command::Node(node) => serve::node::run(&global, &node),
+        Command::Node(NodeCommand { operation: Some(operation), .. }) => {
+            ask(node::run(&global, &mut output, operation))
+        }
+        Command::Node(NodeCommand { run, .. }) => serve::node::run(&global, &run),
         Command::Dev(dev) => dev::run(&global, &dev),
         Command::Client => console::run(&global),
         Command::Get(key) => ask(data::get(&global, &mut output, key)),
@@ -64,6 +73,8 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Files => ask(operations::files(&global, &mut output)),
         Command::Status => ask(operations::status(&global, &mut output)),
         Command::Where(key) => ask(operations::where_(&global, &mut output, key)),
+        Command::RebuildMetadata(arguments) => ask(rebuild::run(&global, &mut output, arguments)),
+        Command::ForceRecover(arguments) => ask(recovery::run(&global, &mut output, arguments)),
         Command::Health(health) => ask(health::run(&global, &mut output, health)),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -88,19 +99,29 @@ fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 /// A client of the leader that the global flags name.
 fn client(global: &Global) -> Client {
-    let mut options = Options::new(&global.addr);
+    let mut options = Options::new(global.client_addr());
     options.connect_timeout = global.timeout;
     options.reply_timeout = global.timeout;
     Client::new(options)
 }
 
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    match error.downcast_ref::<ClientError>()? {
-        ClientError::Connect { .. } => Some(
-            "is a leader running there? `hatokuse dev` starts a cluster on this machine; --addr \
-             names another one",
-        ),
-        ClientError::Timeout { .. } => Some("--timeout 30s waits longer"),
-        _ => None,
+fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(Refused(problem)) = error.downcast_ref() {
+        return problem.hint.clone();
     }
+    let hint = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(ClientError::Connect { .. }), _) => {
+            "is a leader running there? `hatokuse dev` starts a cluster on this machine; --addr \
+             names another one"
+        }
+        (_, Some(HttpError::Io { .. })) => {
+            "is a leader running there? --admin-addr names its admin port, 8080 unless it was \
+             configured otherwise"
+        }
+        (Some(ClientError::Timeout { .. }), _) | (_, Some(HttpError::Timeout { .. })) => {
+            "--timeout 30s waits longer"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }

@@ -1,4 +1,4 @@
-//! Just enough HTTP/1.1 to ask an admin port whether it is well: one `GET`, one connection.
+//! Just enough HTTP to talk to an admin port: one request, one connection.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// More than this is no answer to a health question.
+/// More than this is no answer of an admin port.
 const MAX_RESPONSE_BYTES: u64 = 4 << 20;
 
 /// Why an admin port gave no answer.
@@ -55,17 +55,35 @@ impl Response {
 
 /// Asks `http://{address}{path}`.
 pub async fn get(address: &str, path: &str, within: Duration) -> Result<Response, HttpError> {
-    let response = timeout(within, exchange(address, path))
+    send(address, &head("GET", address, path, ""), within).await
+}
+
+/// Commands `http://{address}{path}`, with this JSON.
+pub async fn post(
+    address: &str,
+    path: &str,
+    json: &str,
+    within: Duration,
+) -> Result<Response, HttpError> {
+    let about = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
+    send(address, &(head("POST", address, path, &about) + json), within).await
+}
+
+/// HTTP/1.0 keeps the body of the answer free of chunks, and the connection ends with it.
+fn head(method: &str, address: &str, path: &str, more: &str) -> String {
+    format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n{more}\r\n")
+}
+
+async fn send(address: &str, request: &str, within: Duration) -> Result<Response, HttpError> {
+    let response = timeout(within, exchange(address, request))
         .await
         .map_err(|_| HttpError::Timeout { address: address.to_owned(), within })?
         .map_err(|source| HttpError::Io { address: address.to_owned(), source })?;
     parse(&response).ok_or_else(|| HttpError::Malformed { address: address.to_owned() })
 }
 
-/// HTTP/1.0 in the request keeps the body free of chunks, and the connection ends with it.
-async fn exchange(address: &str, path: &str) -> io::Result<Vec<u8>> {
+async fn exchange(address: &str, request: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut response = Vec::new();
     stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response).await?;

@@ -54,6 +54,9 @@ const KEYS: &[Key] = &[
     Key::new("leader.request_timeout", |d, v| {
         put(&mut d.settings.leader.request_timeout, value::duration(v, millis(100)..=secs(600)))
     }),
+    Key::new("leader.cache_bytes", |d, v| {
+        put(&mut d.settings.leader.cache_bytes, value::size(v, 0..=(1 << 40)))
+    }),
     Key::new("leader.threads", |d, v| {
         put(&mut d.settings.leader.threads, value::auto_or_count(v, 1..=1024))
     }),
@@ -80,6 +83,9 @@ const KEYS: &[Key] = &[
     }),
     Key::new("storage.reserve_bytes", |d, v| {
         put(&mut d.settings.storage.reserve, value::reserve(v))
+    }),
+    Key::new("storage.repair_bytes_per_second", |d, v| {
+        put(&mut d.settings.storage.repair_bytes_per_second, value::rate(v))
     }),
     Key::new("storage.max_slots", |d, v| {
         put(&mut d.settings.storage.max_slots, value::count(v, 1..=9999))
@@ -111,7 +117,7 @@ const KEYS: &[Key] = &[
 
 /// Keys that the documentation names for versions to come. A setting that does nothing would be a
 /// lie, so they are refused until they do something.
-const LATER: &[&str] = &["leader.cache_bytes", "limits.allow_flush"];
+const LATER: &[&str] = &["limits.allow_flush"];
 
 const fn secs(number: u64) -> Duration {
     Duration::from_secs(number)

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
@@ -21,6 +22,26 @@ pub struct Paths {
     pub config: Option<PathBuf>,
     /// `tolerance.conf`.
     pub tolerance: Option<PathBuf>,
+}
+
+impl Paths {
+    /// These, and the files that are there though nobody named them. Whoever reads again later names
+    /// them: a file that has gone by then is an error, and not the default.
+    #[must_use]
+    pub fn with_found(&self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let there = |path: PathBuf| fs::symlink_metadata(&path).is_ok().then_some(path);
+        let named = environment.into_iter().any(|(name, _)| name == TOLERANCE_VARIABLE);
+        let tolerance = (!named).then(|| there(self.beside().join("tolerance.conf"))).flatten();
+        Self {
+            config: self.config.clone().or_else(|| there(PathBuf::from("config.yaml"))),
+            tolerance: self.tolerance.clone().or(tolerance),
+        }
+    }
+
+    /// The folder of `config.yaml`.
+    fn beside(&self) -> &Path {
+        self.config.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new(""))
+    }
 }
 
 /// The variable that says where `tolerance.conf` is.
@@ -53,10 +74,9 @@ pub fn load(
         }
     }
     let tolerance_file = variables.remove(TOLERANCE_VARIABLE).map(PathBuf::from);
-    let beside = paths.config.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new(""));
     let tolerance = match paths.tolerance.as_ref().or(tolerance_file.as_ref()) {
         Some(path) => Some(named(path)?),
-        None => if_there(&beside.join("tolerance.conf"))?,
+        None => if_there(&paths.beside().join("tolerance.conf"))?,
     };
     let environment = variables.into_iter().map(variable).collect::<Result<_, _>>()?;
     Settings::from_sources(&Sources { config, tolerance, environment, overrides })
@@ -103,7 +123,14 @@ fn if_there(path: &Path) -> Result<Option<File>, ConfigError> {
 
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    let mut file = fs::File::open(path)?;
+    if file.metadata()?.nlink() == 0 {
+        // So it is with one file mounted into a container, once another was put in its place.
+        let problem = "another file was put in its place, which cannot be seen from here; write into \
+                       the file instead of replacing it, or restart this container";
+        return Err(io::Error::new(io::ErrorKind::NotFound, problem));
+    }
+    file.by_ref().take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 1 MiB"));
     }

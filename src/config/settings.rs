@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct LeaderSettings {
     pub evict_after: Duration,
     /// After this long a request is answered, whatever its state.
     pub request_timeout: Duration,
+    /// Bytes of values that the leader remembers; 0 is none.
+    pub cache_bytes: u64,
     /// Worker threads, and shards; one for each two processors, four at most, if it is not said.
     pub threads: Option<usize>,
 }
@@ -138,6 +141,8 @@ pub struct StorageSettings {
     pub segment_bytes: u64,
     /// How much of a disk is never filled.
     pub reserve: Reserve,
+    /// How fast a node makes copies and gives them, each at most; nothing is no limit.
+    pub repair_bytes_per_second: Option<NonZeroU64>,
     /// How many stores may share one volume.
     pub max_slots: usize,
 }
@@ -214,6 +219,7 @@ impl Default for LeaderSettings {
             suspect_after: Duration::from_secs(1),
             evict_after: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
+            cache_bytes: 64 << 20,
             threads: None,
         }
     }
@@ -241,6 +247,7 @@ impl Default for StorageSettings {
             io_mode: IoMode::Unbuffered,
             segment_bytes: 64 << 20,
             reserve: Reserve::Auto,
+            repair_bytes_per_second: NonZeroU64::new(64 << 20),
             max_slots: 64,
         }
     }

@@ -59,7 +59,7 @@ fn every_default_can_be_written_out() {
     let all = "leader: {listen: 127.0.0.1, listeners: [{port: '6000', mode: simple, tls: false}],
         grpc_port: '50051', admin_listen: ::1, admin_port: 8080, data_dir: /d, min_replicas: 2,
         bootstrap_nodes: 3, suspect_after: 1s, evict_after: 1m 30s, request_timeout: 5000ms,
-        threads: 2}
+        cache_bytes: 0, threads: 2}
 node: {advertise: node-1, leader_addr: '[::1]:50051', threads: auto}
 storage: {io_mode: buffered, reserve_bytes: 1GiB, max_slots: 3, segment_bytes: 67108864}
 limits: {max_key_bytes: 100, max_value_bytes: 1.5MiB}
@@ -68,6 +68,7 @@ telemetry:
     let settings = read(&yaml(all)).unwrap();
     assert_eq!(settings.leader.evict_after, Duration::from_secs(90));
     assert_eq!(settings.leader.threads, Some(2));
+    assert_eq!(settings.leader.cache_bytes, 0);
     assert_eq!(settings.storage.io_mode, IoMode::Buffered);
     assert_eq!(settings.storage.reserve.of(0), 1 << 30);
     assert_eq!(settings.limits.max_value_bytes, 3 << 19);
@@ -185,7 +186,6 @@ fn unknown_names_are_refused_with_the_nearest() {
         "node:\n  color: red\n",
         "laeder:\n  client_port: 1\n",
         "database:\n  url: x\n",
-        "leader:\n  cache_bytes: 64MiB\n",
         "limits: {allow_flush: true}\n",
         "security:\n  password: x\n",
     ];
@@ -194,7 +194,6 @@ fn unknown_names_are_refused_with_the_nearest() {
     config.yaml:2: node.color is not a setting; allowed: node.listen, node.port, node.admin_listen, node.admin_port, node.advertise, node.data_dir, node.leader_addr, node.heartbeat_interval, node.threads
     config.yaml:1: laeder is not a section; did you mean leader?
     config.yaml:1: database is not a section; allowed: leader, node, storage, limits, security, telemetry
-    config.yaml:2: leader.cache_bytes is not supported yet; leave it out
     config.yaml:1: limits.allow_flush is not supported yet; leave it out
     config.yaml:2: security.password is not a setting; allowed: security.client_auth
     ");
@@ -313,6 +312,38 @@ fn the_reserve_is_a_share_of_the_disk_but_not_too_little() {
     assert_eq!(Reserve::Auto.of(0), 64 << 20);
     assert_eq!(Reserve::Auto.of(100 << 30), 5 << 30);
     assert_eq!(Reserve::Bytes(7).of(100 << 30), 7);
+}
+
+#[test]
+fn a_file_that_was_found_once_may_not_go_unnoticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.yaml");
+    std::fs::write(&config, "leader: {}\n").unwrap();
+    let paths = load::Paths { config: Some(config), tolerance: None };
+    assert_eq!(paths.with_found(Vec::new()), paths, "there is none");
+    let tolerance = folder.path().join("tolerance.conf");
+    std::fs::write(&tolerance, "3").unwrap();
+    let found = paths.with_found(Vec::new());
+    assert_eq!(found.tolerance, Some(tolerance.clone()));
+    let variable = ("HATOKUSE_TOLERANCE_FILE".into(), "elsewhere".into());
+    assert_eq!(paths.with_found([variable]), paths, "another one counts");
+    std::fs::remove_file(tolerance).unwrap();
+    let error = load::load(&found, Vec::new(), Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("tolerance.conf: cannot read it"), "{error}");
+}
+
+#[test]
+fn a_file_that_was_replaced_under_a_mount_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tolerance.conf");
+    std::fs::write(&path, "3").unwrap();
+    // What a mount of one file still shows once another was put in its place.
+    let mounted = std::fs::File::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&mounted));
+    let paths = load::Paths { config: None, tolerance: Some(name.into()) };
+    let error = load::load(&paths, Vec::new(), Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("another file was put in its place"), "{error}");
 }
 
 fn load_in(folder: &Path, environment: &[(&str, &str)]) -> Result<Settings, String> {

@@ -1,6 +1,7 @@
 //! One value of each kind: what is allowed, and what is said when something else is written.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -122,6 +123,15 @@ pub(super) fn reserve(node: &Node) -> Parsed<Reserve> {
     }
     let bytes = size(node, (1 << 20)..=(1 << 50));
     bytes.map(Reserve::Bytes).map_err(|problem| format!("{problem}, or auto"))
+}
+
+/// Bytes per second; nothing is no limit.
+pub(super) fn rate(node: &Node) -> Parsed<Option<NonZeroU64>> {
+    if text(node)? == "0" {
+        return Ok(None);
+    }
+    let bytes = size(node, (1 << 20)..=(1 << 40));
+    bytes.map(NonZeroU64::new).map_err(|problem| format!("{problem}, or 0 for no limit"))
 }
 
 /// One of these words.

@@ -94,8 +94,13 @@ mod tests {
 
     #[test]
     fn a_partition_that_does_not_serve_is_seen() {
-        let partitions =
-            PartitionsView { total: 4, serving: 3, under_replicated: 2, unavailable: 1 };
+        let partitions = PartitionsView {
+            total: 4,
+            serving: 3,
+            under_replicated: 2,
+            unavailable: 1,
+            damaged_keys: 0,
+        };
         let cluster = Some(ClusterId::from_number(1));
         let view = ClusterView { cluster, partitions, ..ClusterView::default() };
         let health = health(view, None);

@@ -23,11 +23,15 @@
 //! * `link` - the connection to each node.
 //! * `proposals` - makes the partitions' configurations durable.
 //! * `membership` - who belongs to the cluster, who is there, what the ring proposes.
+//! * `audit` - what operators decided that may cost data, written down.
 //! * [`view`], [`metrics`], `health`, `report` - the cluster as people and probes see it.
+//! * [`api`] - what operators ask and tell it.
 //!
 //! A [`Service`] puts them together and takes them apart again: at the end, clients get the answers
 //! to what was accepted before anything else stops.
 
+pub mod api;
+mod audit;
 pub mod gateway;
 mod health;
 mod link;

@@ -48,11 +48,15 @@ async fn make_durable(
 ) -> Result<(), MetadataError> {
     let mut done: Vec<Vec<_>> = shards.iter().map(|_| Vec::new()).collect();
     let mut changes = Vec::with_capacity(proposals.len());
-    for Proposal { shard, partition, configuration } in proposals.drain(..) {
+    for Proposal { shard, partition, configuration, forced } in proposals.drain(..) {
         if let Some(done) = done.get_mut(shard) {
             done.push((partition, configuration.version));
         }
-        changes.push(Change::Configuration(partition, configuration));
+        changes.push(if forced {
+            Change::Rebuilt(partition, configuration)
+        } else {
+            Change::Configuration(partition, configuration)
+        });
     }
     metadata.propose(changes).await?;
     for (shard, done) in shards.iter().zip(done).filter(|(_, done)| !done.is_empty()) {

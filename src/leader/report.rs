@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::gateway::recall::Recall;
 use super::shard::inbox::Summary;
 use super::view::{ClusterView, NodeState, NodeView, Views};
 use crate::runtime::tasks::Tasks;
@@ -14,61 +15,64 @@ use crate::runtime::tasks::Tasks;
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Starts the reports, which go on until the tasks are told to stop.
-pub(super) fn start(views: Views, shards: Vec<watch::Receiver<Arc<Summary>>>, tasks: &Tasks) {
+pub(super) fn start(
+    views: Views,
+    shards: Vec<watch::Receiver<Arc<Summary>>>,
+    recall: Recall,
+    tasks: &Tasks,
+) {
     let stop = tasks.clone();
     tasks.spawn(async move {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         ticks.tick().await;
-        let mut before = Figures::default();
+        let mut before = 0;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = stop.stopping() => return,
             }
-            let now = Figures::of(&shards);
-            report(&views.current(), &now, now.answered - before.answered);
+            let now = answered(&shards, &recall);
+            report(&views.current(), now, now - before);
             before = now;
         }
     });
 }
 
-/// What all shards have done since the leader began.
-#[derive(Debug, Default)]
-struct Figures {
-    answered: u64,
-    copied_bytes: u64,
+/// Requests that were answered since the leader began: by shards, and from the cache before them.
+fn answered(shards: &[watch::Receiver<Arc<Summary>>], recall: &Recall) -> u64 {
+    recall.answered() + shards.iter().map(|shard| shard.borrow().answered).sum::<u64>()
 }
 
-impl Figures {
-    fn of(shards: &[watch::Receiver<Arc<Summary>>]) -> Self {
-        shards.iter().fold(Self::default(), |sum, shard| {
-            let summary = shard.borrow();
-            let (answered, copied_bytes) = (summary.answered, summary.copied_bytes);
-            Self {
-                answered: sum.answered + answered,
-                copied_bytes: sum.copied_bytes + copied_bytes,
-            }
-        })
-    }
-}
-
-fn report(view: &ClusterView, figures: &Figures, lately: u64) {
-    let partitions = &view.partitions;
+fn report(view: &ClusterView, messages: u64, lately: u64) {
+    let (partitions, repair) = (&view.partitions, &view.repair);
     tracing::info!(
-        messages = figures.answered,
+        messages,
         in_ten_seconds = lately,
-        copied_bytes = figures.copied_bytes,
+        copied_bytes = repair.copied_bytes,
         live = view.nodes_in(NodeState::Live).count(),
         under_replicated = partitions.under_replicated,
         unavailable = partitions.unavailable,
         "cluster report"
     );
+    if repair.queued > 0 {
+        tracing::info!(
+            copies_left = repair.queued,
+            under_way = repair.running,
+            bytes_left = repair.bytes_left,
+            bytes_per_second = repair.bytes_per_second,
+            seconds_left = repair.time_left.map(|time| time.as_secs()),
+            "copies are being made"
+        );
+    }
+    for (node, drain) in view.nodes.iter().filter_map(|node| Some((node, node.drain?))) {
+        tracing::info!(store = %node.store, "{drain}");
+    }
     let copies = view.nodes.iter().map(|node| node.partitions).sum::<usize>();
     for node in view.nodes_in(NodeState::Live) {
-        let NodeView { store, address, records, partitions, .. } = node;
+        let NodeView { store, address, records, partitions, slow, .. } = node;
         let share = share_in_percent(*partitions, copies);
-        tracing::info!(%store, address, records, partitions, share = format_args!("{share} %"),
+        tracing::info!(%store, address, records, partitions, slow, share = format_args!("{share} %"),
             "node");
     }
 }

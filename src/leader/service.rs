@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use prometheus_client::registry::Unit;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::api::{self, Api};
+use super::audit::Audit;
+use super::gateway::recall::Recall;
 use super::gateway::{ShardBatch, gateway, router};
 use super::health::LeaderHealth;
 use super::membership::{self, Handle as Coordination};
@@ -19,6 +22,7 @@ use crate::admin::{self, Admin};
 use crate::logic::detector::DetectorSettings;
 use crate::logic::membership::{Change, Cluster, Membership, MembershipSettings, State};
 use crate::logic::partition::Settings;
+use crate::logic::partition::cache::Cache;
 use crate::meta::local::{LocalMetadata, MetadataHandle};
 use crate::meta::{Metadata, MetadataError};
 use crate::net::budget::Budget;
@@ -28,11 +32,12 @@ use crate::protocol::line::Limits;
 use crate::rpc::transport;
 use crate::rpc::v1::membership_server::MembershipServer;
 use crate::runtime::listen::listen;
-use crate::runtime::metrics::{self as registries, ClientMetrics};
+use crate::runtime::metrics::{self as registries, ClientMetrics, DurationHistogram};
 use crate::runtime::signals::Terminations;
+use crate::runtime::sockets::TcpListener;
 use crate::runtime::tasks::Tasks;
-use crate::runtime::{clock, identity};
-use crate::types::{Epoch, PartitionCount};
+use crate::runtime::{clock, identity, workers};
+use crate::types::PartitionCount;
 
 /// When the leader is told to stop, clients get the answers to what was accepted within the time a
 /// request may take, and this.
@@ -84,6 +89,8 @@ pub struct Options {
     pub heartbeat_interval: Duration,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// Bytes of values that are remembered; with none, every read asks a node.
+    pub cache_bytes: usize,
     /// How many tasks own the partitions: as many as there are threads to run them.
     pub shards: usize,
 }
@@ -197,7 +204,8 @@ impl Service {
 
     async fn run_to_the_end(self) -> Result<(), Error> {
         let Self { options, shared } = self;
-        let sockets = Sockets::bind(&options, &shared).await?;
+        let recall = Recall::new(Cache::new(options.cache_bytes));
+        let sockets = Sockets::bind(&options, &shared, &recall).await?;
         let (metadata, state) = begin_epoch(&options).await?;
         tracing::info!(epoch = %state.epoch, cluster = ?state.cluster.map(|cluster| cluster.id),
             "the leader begins");
@@ -205,7 +213,7 @@ impl Service {
         let (clients, rest) = (Tasks::new(), Tasks::new());
         let addresses = sockets.addresses();
         let clients_end = options.request_timeout + CLIENTS_END;
-        let parts = Parts { options, shared: &shared, failed, tasks: &rest };
+        let parts = Parts { options, shared: &shared, recall, failed, tasks: &rest };
         parts.start(sockets, metadata.handle(), state, &clients);
         shared.addresses.send_replace(Some(addresses));
         let ended = tokio::select! {
@@ -226,7 +234,7 @@ impl Service {
 /// Opens the metadata and makes a new epoch durable, before anything is said to anybody (rule 2).
 async fn begin_epoch(options: &Options) -> Result<(LocalMetadata, State), Error> {
     let directory = options.data_dir.clone();
-    let opening = tokio::task::spawn_blocking(move || LocalMetadata::open(&directory));
+    let opening = workers::once(move || LocalMetadata::open(&directory));
     let metadata = opening.await.unwrap_or(Err(MetadataError::Closed))?;
     let mut state = metadata.state().clone();
     let epoch = Change::Epoch(state.epoch.next());
@@ -242,14 +250,18 @@ struct Sockets {
     admin: Admin,
     refusal: watch::Sender<Option<String>>,
     budget: Budget,
+    durations: DurationHistogram,
 }
 
 impl Sockets {
-    async fn bind(options: &Options, shared: &Shared) -> Result<Self, Error> {
+    async fn bind(options: &Options, shared: &Shared, recall: &Recall) -> Result<Self, Error> {
         let mut registry = registries::registry();
         let client_metrics = ClientMetrics::new();
         client_metrics.register(&mut registry);
-        metrics::register(&shared.views, &mut registry);
+        metrics::register(&shared.views, recall.cache(), &mut registry);
+        let durations = DurationHistogram::default();
+        let help = "From when a batch of writes leaves until it is durable on the node";
+        registry.register_with_unit("replication_duration", help, Unit::Seconds, durations.clone());
         let budget = Budget::new(options.max_inflight_bytes);
         let mut clients = Vec::new();
         for port in &options.clients {
@@ -271,8 +283,11 @@ impl Sockets {
             health: Arc::new(health),
             registry: Arc::new(registry),
         };
-        let admin = Admin::bind(admin).await?;
-        Ok(Self { clients, grpc: listen(options.grpc).await?, admin, refusal, budget })
+        let (views, coordination) = (shared.views.clone(), shared.coordination.subscribe());
+        let api = api::routes(Api { views, coordination });
+        let admin = Admin::bind(admin).await?.with_routes(api);
+        let grpc = listen(options.grpc).await?;
+        Ok(Self { clients, grpc, admin, refusal, budget, durations })
     }
 
     fn addresses(&self) -> Addresses {
@@ -295,6 +310,7 @@ struct Shards {
 struct Parts<'a> {
     options: Options,
     shared: &'a Shared,
+    recall: Recall,
     failed: mpsc::Sender<MetadataError>,
     tasks: &'a Tasks,
 }
@@ -304,20 +320,22 @@ impl Parts<'_> {
         let partitions =
             state.cluster.map_or(self.options.partitions, |cluster| cluster.partitions);
         let (proposals, proposed) = mpsc::unbounded_channel();
-        let shards = self.start_shards(state.epoch, &proposals);
+        let shards = self.start_shards(&proposals);
         let events = shards.events.clone();
         proposals::start(proposed, metadata.clone(), events, self.failed.clone(), self.tasks);
-        let Sockets { clients: listeners, grpc, admin, refusal, budget } = sockets;
-        let coordination = self.coordinate(&shards, metadata, state, refusal);
+        let Sockets { clients: listeners, grpc, admin, refusal, budget, durations } = sockets;
+        let coordination = self.coordinate(&shards, metadata, state, (refusal, durations));
         serve_nodes(grpc, &coordination, self.tasks);
         self.shared.coordination.send_replace(Some(coordination));
         admin.start(self.tasks);
-        report::start(self.shared.views.clone(), shards.summaries, self.tasks);
+        let recall = self.recall.clone();
+        report::start(self.shared.views.clone(), shards.summaries, recall, self.tasks);
         let options = router::Options {
             shards: shards.batches,
             partitions,
             request_timeout: self.options.request_timeout,
             views: self.shared.views.clone(),
+            recall: self.recall,
         };
         let gateway = gateway(options, budget);
         for listener in listeners {
@@ -325,11 +343,11 @@ impl Parts<'_> {
         }
     }
 
-    fn start_shards(&self, epoch: Epoch, proposals: &mpsc::UnboundedSender<Proposal>) -> Shards {
+    fn start_shards(&self, proposals: &mpsc::UnboundedSender<Proposal>) -> Shards {
         let (copies, floor) = (self.options.copies, self.options.floor);
-        let settings = Settings { copies, floor, ..Settings::default() };
+        let evict_after = self.options.evict_after;
+        let settings = Settings { copies, floor, evict_after, ..Settings::default() };
         let count = self.options.shards.max(1);
-        let began = clock::now();
         let mut started = Shards { batches: vec![], events: vec![], summaries: vec![] };
         for index in 0..count {
             let (to_batches, batches) = mpsc::channel(inbox::BATCHES);
@@ -338,14 +356,13 @@ impl Parts<'_> {
             let options = shard::Options {
                 index,
                 shards: count,
-                epoch,
-                began,
                 settings,
                 batches,
                 events,
                 proposals: proposals.clone(),
                 summary,
                 views: self.shared.views.clone(),
+                recall: self.recall.clone(),
             };
             shard::start(options, self.tasks);
             started.batches.push(to_batches);
@@ -360,7 +377,7 @@ impl Parts<'_> {
         shards: &Shards,
         metadata: MetadataHandle,
         state: State,
-        refusal: watch::Sender<Option<String>>,
+        (refusal, durations): (watch::Sender<Option<String>>, DurationHistogram),
     ) -> Coordination {
         let Options { copies, floor, heartbeat_interval, limits, .. } = self.options;
         let settings = self.membership_settings();
@@ -373,12 +390,14 @@ impl Parts<'_> {
             tick: settings.detector.tick_interval,
             copies,
             floor,
+            durations,
             max_value_bytes: limits.max_value_bytes,
             shards: shards.events.clone(),
             summaries: shards.summaries.clone(),
             views: self.shared.views.clone(),
             refusal,
             failed: self.failed.clone(),
+            audit: Audit::in_directory(&self.options.data_dir),
         };
         membership::start(options, self.tasks)
     }

@@ -4,9 +4,12 @@
 //! changed; readers take the [current](Views::current) one without a lock and without asking
 //! anybody. A view is a snapshot: old by as much as the time since it was published.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytesize::ByteSize;
 
 use crate::protocol::command::Question;
 use crate::types::{ClusterId, Epoch, Moment, StoreId};
@@ -26,6 +29,12 @@ pub struct ClusterView {
     pub nodes: Vec<NodeView>,
     /// The partitions, counted.
     pub partitions: PartitionsView,
+    /// What became of stores that did not stop in order.
+    pub doubt: DoubtView,
+    /// Why this leader does not serve, if it must not.
+    pub refusal: Option<String>,
+    /// Copies that are to be made.
+    pub repair: RepairView,
 }
 
 /// One store and the node that has it open.
@@ -43,8 +52,83 @@ pub struct NodeView {
     pub records: u64,
     /// Partitions it is in the in-sync set of.
     pub partitions: usize,
+    /// Those of which its copy is still to be compared with another, since it stopped uncleanly.
+    pub in_doubt: usize,
+    /// It is slower than the others by far, and goes where it can be spared.
+    pub slow: bool,
     /// Its disk, as of its last heartbeat.
     pub disk: DiskView,
+    /// How far it is with giving away what it holds, where an operator wants that.
+    pub drain: Option<DrainView>,
+}
+
+/// How far a store is with giving away what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainView {
+    /// Partitions that still have a copy on it.
+    pub partitions_left: usize,
+    /// About how many bytes these take.
+    pub bytes_left: u64,
+    /// About how long it takes until nothing is left; none while nothing moves.
+    pub time_left: Option<Duration>,
+}
+
+/// Copies that are to be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepairView {
+    /// Copies that the ring proposes and that are not there yet.
+    pub queued: usize,
+    /// Those of them that are being made.
+    pub running: usize,
+    /// Bytes that came for copies since this leader began.
+    pub copied_bytes: u64,
+    /// About how many bytes are left to come.
+    pub bytes_left: u64,
+    /// How many came per second lately.
+    pub bytes_per_second: u64,
+    /// About how long the rest takes; none while nothing moves.
+    pub time_left: Option<Duration>,
+}
+
+/// A size and how long it takes, for people.
+struct Left(u64, Option<Duration>);
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "about {} left", ByteSize(self.0))?;
+        match self.1 {
+            Some(time) => write!(f, ", {}", humantime::format_duration(time)),
+            None => f.write_str(", nothing moves now"),
+        }
+    }
+}
+
+impl fmt::Display for RepairView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { queued, running, bytes_left, time_left, .. } = *self;
+        if queued == 0 {
+            return f.write_str("Repair: nothing to copy");
+        }
+        let (rate, left) = (ByteSize(self.bytes_per_second), Left(bytes_left, time_left));
+        write!(f, "Repair: {queued} copies to make, {running} under way, {rate}/s, {left}")
+    }
+}
+
+impl fmt::Display for DrainView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_done() {
+            return f.write_str("drained: it may be stopped");
+        }
+        let left = Left(self.bytes_left, self.time_left);
+        write!(f, "draining: {} partitions, {left}", self.partitions_left)
+    }
+}
+
+impl DrainView {
+    /// Whether nothing is left, so that its node may stop.
+    pub fn is_done(self) -> bool {
+        self.partitions_left == 0
+    }
 }
 
 /// A node's disk.
@@ -95,6 +179,17 @@ pub struct PartitionsView {
     pub under_replicated: usize,
     /// Those that serve no reads.
     pub unavailable: usize,
+    /// Keys that are frozen because copies hold one version of them with different contents.
+    pub damaged_keys: usize,
+}
+
+/// What became of stores that did not stop in order, since the leader began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DoubtView {
+    /// Settled records that stores had lost, and fetched again from other copies.
+    pub restored_records: u64,
+    /// Partitions of which every copy may have lost what it acknowledged.
+    pub possible_losses: u64,
 }
 
 impl ClusterView {
@@ -137,11 +232,20 @@ impl ClusterView {
         let cluster = self.cluster.map_or_else(|| "not created yet".into(), |id| id.to_string());
         let count = |state: NodeState| format!("{} {}", self.nodes_in(state).count(), state.name());
         let partitions = &self.partitions;
-        vec![
+        let slow = self.nodes.iter().filter(|node| node.slow).count();
+        let in_doubt: usize = self.nodes.iter().map(|node| node.in_doubt).sum();
+        let DoubtView { restored_records, possible_losses } = self.doubt;
+        let damaged = Some(partitions.damaged_keys).filter(|keys| *keys > 0).map(|keys| {
+            format!("Damaged: {keys} keys, whose copies disagree; they are not served")
+        });
+        let drains = self.nodes.iter().filter_map(|node| Some((node, node.drain?)));
+        let drains = drains.map(|(node, drain)| format!("Drain: {} {drain}", node.store));
+        let refusal = self.refusal.iter().map(|reason| format!("Not serving: {reason}"));
+        let lines = vec![
             format!("Cluster: {cluster}"),
             format!("Epoch: {}", self.epoch),
             format!("Copies: {} wanted, {} needed to write", self.tolerance, self.min_replicas),
-            format!("Nodes: {}", NodeState::ALL.map(count).join(", ")),
+            format!("Nodes: {}, {slow} slow", NodeState::ALL.map(count).join(", ")),
             format!(
                 "Partitions: {} in all, {} serving, {} under-replicated, {} unavailable",
                 partitions.total,
@@ -149,7 +253,13 @@ impl ClusterView {
                 partitions.under_replicated,
                 partitions.unavailable
             ),
-        ]
+            format!(
+                "Doubt: {in_doubt} copies to be compared, {restored_records} lost records restored, \
+                 {possible_losses} partitions with possible loss"
+            ),
+            self.repair.to_string(),
+        ];
+        lines.into_iter().chain(drains).chain(damaged).chain(refusal).collect()
     }
 }
 
@@ -188,7 +298,10 @@ mod tests {
             heard: None,
             records: u64::try_from(number * 100).unwrap(),
             partitions: 0,
+            in_doubt: usize::from(state == NodeState::Live),
+            slow: state == NodeState::Live,
             disk: DiskView::default(),
+            drain: None,
         }
     }
 
@@ -204,7 +317,39 @@ mod tests {
         );
         assert_eq!(view.answer(Question::Files), ["10.0.0.1:50052: 100"]);
         let status = view.answer(Question::Status).join("\n");
-        assert!(status.contains("Nodes: 1 live, 0 suspect, 0 leaving, 1 away"), "{status}");
+        assert!(status.contains("Nodes: 1 live, 0 suspect, 0 leaving, 1 away, 1 slow"), "{status}");
+        assert!(
+            status.contains("Doubt: 1 copies to be compared, 0 lost records restored"),
+            "{status}"
+        );
         assert!(status.contains("Cluster: not created yet"), "{status}");
+        assert!(status.ends_with("Repair: nothing to copy"), "{status}");
+        let refusal = Some("no metadata".into());
+        let lines = ClusterView { refusal, ..ClusterView::default() }.answer(Question::Status);
+        assert_eq!(lines.last().map(String::as_str), Some("Not serving: no metadata"));
+    }
+
+    #[test]
+    fn what_is_left_is_told_with_how_long_it_takes() {
+        let drain = DrainView { partitions_left: 3, bytes_left: 3 << 20, time_left: None };
+        let nodes = vec![NodeView { drain: Some(drain), ..node(1, NodeState::Live) }];
+        let repair = RepairView {
+            queued: 12,
+            running: 4,
+            bytes_left: 12 << 20,
+            bytes_per_second: 2 << 20,
+            time_left: Some(Duration::from_secs(7)),
+            ..RepairView::default()
+        };
+        let view = ClusterView { nodes, repair, ..ClusterView::default() };
+        let status = view.answer(Question::Status);
+        assert_eq!(
+            status[status.len() - 2..],
+            [
+                "Repair: 12 copies to make, 4 under way, 2.0 MiB/s, about 12.0 MiB left, 7s",
+                "Drain: 00000000-0000-0000-0000-000000000001 draining: 3 partitions, about 3.0 MiB \
+                 left, nothing moves now",
+            ]
+        );
     }
 }

@@ -39,6 +39,12 @@ pub(crate) enum Mutant {
     EarlyWatermark,
     /// 15: who comes back on a new stream is taken to hold what it was sent on the old one.
     TrustedReturn,
+    /// 15: a store that stopped uncleanly is read at once.
+    UncleanReadAtOnce,
+    /// 15: what it acknowledged before it stopped counts on.
+    UncleanAcknowledgements,
+    /// 15a: a store that may have lost what it acknowledged answers as a member.
+    PossibleLossAnswers,
     /// 16: a store that returns keeps its old records.
     #[cfg(test)]
     KeptRecords,
@@ -55,6 +61,10 @@ pub(crate) enum Mutant {
     InstallWins,
     /// 21: a copy is added before it has everything.
     EarlyMember,
+    /// 30: lost metadata is made anew from fewer than every member of the newest configurations.
+    RebuiltFromSome,
+    /// 30: a partition whose configuration was made anew serves like any other.
+    ServedUnconfirmed,
     /// 36: a base is read from a copy although a newer version is unsettled.
     StaleBase,
     /// 37: a base is read before every member has answered.
@@ -63,12 +73,25 @@ pub(crate) enum Mutant {
     EarlyNotFound,
     /// 39: what was answered as too late is carried out all the same.
     LeftQueued,
+    /// 42: the leader's cache holds what is not settled.
+    CachedUnsettled,
+    /// 42: a write leaves in the cache what it replaces.
+    KeptEntry,
+    /// 42: the cache of one epoch, its doors open, is that of the next.
+    #[cfg(test)]
+    KeptCache,
+    /// 42: what was cached is told though no member stands behind it.
+    OpenDoor,
+    /// 43: a read caches what it found, whatever has settled meanwhile.
+    OverwritingRead,
+    /// 43: a read caches what it found if nothing newer is cached.
+    ComparingRead,
 }
 
 #[cfg(test)]
 impl Mutant {
     /// Every mistake there is.
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::KnownByName,
         Self::AnyToken,
         Self::AnyEpoch,
@@ -84,6 +107,9 @@ impl Mutant {
         Self::UnpeeredCounts,
         Self::EarlyWatermark,
         Self::TrustedReturn,
+        Self::UncleanReadAtOnce,
+        Self::UncleanAcknowledgements,
+        Self::PossibleLossAnswers,
         Self::KeptRecords,
         Self::KeptAcknowledgements,
         Self::MissingUnsettled,
@@ -91,10 +117,18 @@ impl Mutant {
         Self::WaitForQuiet,
         Self::InstallWins,
         Self::EarlyMember,
+        Self::RebuiltFromSome,
+        Self::ServedUnconfirmed,
         Self::StaleBase,
         Self::EarlyBase,
         Self::EarlyNotFound,
         Self::LeftQueued,
+        Self::CachedUnsettled,
+        Self::KeptEntry,
+        Self::KeptCache,
+        Self::OpenDoor,
+        Self::OverwritingRead,
+        Self::ComparingRead,
     ];
 }
 

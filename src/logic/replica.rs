@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use crate::logic::comparison::Doubt;
 use crate::logic::mutants::{self, Mutant};
 use crate::types::{
     Configuration, ConfigurationVersion, Epoch, Moment, PartitionCount, PartitionId, StoreId, Token,
@@ -37,6 +38,8 @@ pub struct Held {
     pub configuration: ConfigurationVersion,
     /// The token under which that configuration names this store.
     pub named: Option<Token>,
+    /// The store has lost something once: that nothing is there does not mean that nothing was.
+    pub doubted: bool,
 }
 
 /// What the leader asks for a partition.
@@ -54,6 +57,12 @@ pub enum Order {
     Remove(ConfigurationVersion),
     /// Keep the latest durable configuration.
     Configuration(Configuration),
+    /// Compare the copy with that of another member, and fetch what it lacks.
+    Compare,
+    /// The copy was compared with all that it takes: it is trusted again.
+    Trust,
+    /// Let whatever is there count as a whole copy: an operator decided that no better one is left.
+    Adopt,
 }
 
 /// What goes to the log.
@@ -71,6 +80,8 @@ pub enum Change {
     Remove(ConfigurationVersion),
     /// The latest configuration.
     Configuration(Configuration),
+    /// Whatever is there is a whole copy from now on.
+    Adopt(Token),
 }
 
 /// What follows from an order that was not refused.
@@ -87,6 +98,8 @@ pub enum Admission {
     },
     /// A copy from the source, once everything admitted before is durable.
     Copy(Option<Change>),
+    /// A comparison, once everything admitted before is durable.
+    Compare,
 }
 
 /// Why something was refused.
@@ -135,7 +148,7 @@ enum Standing {
     Member,
     /// It holds a copy that is being filled.
     Shadow,
-    /// Its log is damaged: what it holds proves nothing.
+    /// Nothing is there, which proves nothing: it may be what was lost.
     Distrusted,
     /// Removed: kept aside until the moment.
     Aside(ConfigurationVersion, Moment),
@@ -148,13 +161,16 @@ struct Partition {
     records: bool,
     configuration: ConfigurationVersion,
     named: Option<Token>,
+    /// It is held since before the store was opened, and waits to be compared.
+    in_doubt: bool,
 }
 
 impl Partition {
-    fn load(held: Held, trusted: bool) -> Self {
+    fn load(held: Held, doubt: Doubt) -> Self {
         let standing = match (held.token, held.shadow) {
+            // Where something was lost a partition never begins: it may have begun before.
+            (None, _) if held.doubted => Standing::Distrusted,
             (None, _) => Standing::Absent,
-            (Some(_), _) if !trusted => Standing::Distrusted,
             (Some(_), true) => Standing::Shadow,
             (Some(_), false) => Standing::Member,
         };
@@ -164,6 +180,7 @@ impl Partition {
             records: held.records,
             configuration: held.configuration,
             named: held.named,
+            in_doubt: doubt != Doubt::None && standing == Standing::Member,
         }
     }
 
@@ -205,6 +222,7 @@ impl Partition {
             return Err(Refusal::UsedToken);
         }
         (self.standing, self.token, self.records) = (Standing::Shadow, token, true);
+        self.in_doubt = false;
         Ok(Admission::Copy(Some(Change::Start(token))))
     }
 
@@ -217,6 +235,18 @@ impl Partition {
         }
         self.standing = Standing::Member;
         Ok(Admission::Change(Change::Finish(token)))
+    }
+
+    fn adopt(&mut self, token: Token) -> Result<Admission, Refusal> {
+        if self.is_member(token) {
+            return Ok(Admission::Nothing);
+        }
+        if token == Token::default() {
+            return Err(Refusal::UsedToken);
+        }
+        (self.standing, self.token, self.records) = (Standing::Member, token, true);
+        self.in_doubt = false;
+        Ok(Admission::Change(Change::Adopt(token)))
     }
 
     fn remove(
@@ -242,7 +272,20 @@ impl Partition {
         (self.configuration, self.named) = (version, None);
         if !matches!(self.standing, Standing::Aside(..)) {
             self.standing = Standing::Aside(version, now + REMOVAL_DELAY);
+            self.in_doubt = false;
         }
+        Ok(Admission::Nothing)
+    }
+
+    fn compare(&self, token: Token) -> Result<Admission, Refusal> {
+        if self.is_member(token) { Ok(Admission::Compare) } else { Err(Refusal::Token) }
+    }
+
+    fn trust(&mut self, token: Token) -> Result<Admission, Refusal> {
+        if !self.is_member(token) {
+            return Err(Refusal::Token);
+        }
+        self.in_doubt = false;
         Ok(Admission::Nothing)
     }
 
@@ -281,21 +324,22 @@ impl Partition {
 pub struct Replica {
     store: StoreId,
     promised: Epoch,
+    doubt: Doubt,
     partitions: Vec<Partition>,
 }
 
 impl Replica {
-    /// A replica over what a store holds. Where the store is damaged it is not `trusted`: whatever
-    /// it holds has no authority until it was copied anew.
+    /// A replica over what a store holds, and how far that is to be trusted. A store that is damaged
+    /// holds nothing.
     pub fn new(
         store: StoreId,
         count: PartitionCount,
         promised: Epoch,
-        trusted: bool,
+        doubt: Doubt,
         mut held: impl FnMut(PartitionId) -> Held,
     ) -> Self {
-        let partitions = count.all().map(|id| Partition::load(held(id), trusted)).collect();
-        Self { store, promised, partitions }
+        let partitions = count.all().map(|id| Partition::load(held(id), doubt)).collect();
+        Self { store, promised, doubt, partitions }
     }
 
     /// The epoch below which everything is refused.
@@ -346,6 +390,17 @@ impl Replica {
         (state.standing == Standing::Member).then_some(state.token)
     }
 
+    /// How far its copy of a partition is to be trusted.
+    pub fn doubt(&self, partition: PartitionId) -> Doubt {
+        let in_doubt = self.partition(partition).is_ok_and(|state| state.in_doubt);
+        if in_doubt { self.doubt } else { Doubt::None }
+    }
+
+    /// Whether any copy is still to be compared.
+    pub fn is_in_doubt(&self) -> bool {
+        self.partitions.iter().any(|state| state.in_doubt)
+    }
+
     /// Judges an order, and takes what follows from it as done.
     pub fn order(
         &mut self,
@@ -366,6 +421,9 @@ impl Replica {
             Order::Finish => state.finish(token),
             Order::Remove(version) => state.remove(now, token, version),
             Order::Configuration(configuration) => state.configure(store, token, configuration),
+            Order::Compare => state.compare(token),
+            Order::Trust => state.trust(token),
+            Order::Adopt => state.adopt(token),
         }
     }
 

@@ -4,9 +4,9 @@
 //! frame and one sync. Nothing waits for a batch to fill.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 
 use super::log::{Found, LogOptions, MetadataLog};
 use super::{Change, Metadata, MetadataError, State, codec};
-use crate::storage::RealDisk;
+use crate::runtime::workers::{self, Running, Worker};
+use crate::storage::VolumeDisk;
 use crate::storage::disk::Disk;
 use crate::storage::slots::DirectoryLock;
 use crate::types::Epoch;
@@ -84,7 +85,7 @@ pub struct LocalMetadata {
     handle: MetadataHandle,
     state: State,
     found: Found,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Running>,
 }
 
 impl LocalMetadata {
@@ -100,7 +101,7 @@ impl LocalMetadata {
         })?;
         let lock = DirectoryLock::take(directory);
         let lock = lock.map_err(|error| MetadataError::Directory(Arc::new(error)))?;
-        let disk = RealDisk::new(directory).map_err(MetadataError::io("open"))?;
+        let disk = VolumeDisk::new(directory).map_err(MetadataError::io("open"))?;
         Self::start(disk, LogOptions::default(), lock)
     }
 
@@ -113,11 +114,8 @@ impl LocalMetadata {
         let (log, found) = MetadataLog::open(disk, options)?;
         let state = log.state().clone();
         let (queue, proposals) = bounded(QUEUE);
-        let run = move || {
-            let _lock = lock;
-            serve(log, &proposals);
-        };
-        let thread = thread::Builder::new().name("metadata".into()).spawn(run);
+        let keeper = Keeper { log, proposals: proposals.clone(), _lock: lock };
+        let thread = workers::start("metadata", proposals, keeper);
         let thread = thread.map_err(MetadataError::io("start the thread of"))?;
         Ok(Self { handle: MetadataHandle { queue }, state, found, thread: Some(thread) })
     }
@@ -151,32 +149,45 @@ impl Drop for LocalMetadata {
     fn drop(&mut self) {
         let _ = self.handle.queue.send(Message::Stop);
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            thread.join();
         }
     }
 }
 
 /// The thread: until it is told to stop, or nobody is left to propose anything.
-fn serve<D: Disk>(mut log: MetadataLog<D>, proposals: &Receiver<Message>) {
-    loop {
-        let first = match proposals.recv_timeout(QUIET) {
+struct Keeper<D: Disk, L> {
+    log: MetadataLog<D>,
+    proposals: Receiver<Message>,
+    _lock: L,
+}
+
+impl<D: Disk, L: Send + 'static> Worker for Keeper<D, L> {
+    type Input = Message;
+
+    fn patience(&self) -> Option<Duration> {
+        Some(QUIET)
+    }
+
+    fn turn(&mut self, arrived: Result<Message, RecvTimeoutError>) -> ControlFlow<()> {
+        let first = match arrived {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
-                settle(&mut log);
-                continue;
+                settle(&mut self.log);
+                return ControlFlow::Continue(());
             }
-            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
         };
-        let (batch, stop) = gather(first, proposals);
-        commit(&mut log, batch);
-        if stop {
-            break;
-        }
+        let (batch, stop) = gather(first, &self.proposals);
+        commit(&mut self.log, batch);
+        if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
-    settle(&mut log);
-    for message in proposals.try_iter() {
-        if let Message::Propose(_, done) = message {
-            done(Err(MetadataError::Closed));
+
+    fn end(mut self) {
+        settle(&mut self.log);
+        for message in self.proposals.try_iter() {
+            if let Message::Propose(_, done) = message {
+                done(Err(MetadataError::Closed));
+            }
         }
     }
 }

@@ -24,6 +24,9 @@ pub struct Batch {
     pub replies: ReplySender,
     /// When the chunk had been read.
     pub arrived: Moment,
+    /// Whether nothing else of this connection is under way, so that what is answered at once
+    /// overtakes nothing.
+    pub alone: bool,
 }
 
 /// One answer: the place of its request on the connection, and what came of it.

@@ -86,7 +86,7 @@ pub(crate) struct Connection<I, S> {
 impl<I, S> Connection<I, S>
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    S: Service<Batch, Response = (), Error = BoxError>,
+    S: Service<Batch, Response = Vec<Answer>, Error = BoxError>,
 {
     pub(crate) fn new(
         io: I,
@@ -263,13 +263,15 @@ where
     /// Gives a batch to the service. If it takes none, it was not begun.
     async fn hand_over(&mut self, requests: Vec<(u64, Asked)>) {
         let first = requests.first().map_or_else(|| self.window.next_slot(), |(slot, _)| *slot);
-        let batch = Batch { requests, replies: self.sender.clone(), arrived: self.arrived };
+        let alone = self.window.waiting() == requests.len();
+        let batch = Batch { requests, replies: self.sender.clone(), arrived: self.arrived, alone };
         let taken = match self.service.ready().await {
             Ok(service) => service.call(batch).await,
             Err(error) => Err(error),
         };
-        if taken.is_err() {
-            self.window.answer_all_from(first, &Outcome::Busy);
+        match taken {
+            Ok(answers) => self.settle(answers),
+            Err(_) => self.window.answer_all_from(first, &Outcome::Busy),
         }
     }
 
@@ -284,14 +286,20 @@ where
 
     fn take_answers(&mut self, context: &mut Context<'_>) -> bool {
         let polled = self.receiver.poll_recv_many(context, &mut self.messages, MAX_MESSAGES);
+        let mut messages = std::mem::take(&mut self.messages);
+        messages.drain(..).for_each(|answers| self.settle(answers));
+        self.messages = messages;
+        polled.is_ready()
+    }
+
+    fn settle(&mut self, answers: Vec<Answer>) {
         let room = self.window.room(self.share.budget().is_exhausted());
         let room = room.saturating_sub(self.output.bytes());
-        for (number, outcome) in self.messages.drain(..).flatten() {
+        for (number, outcome) in answers {
             if !self.window.answer(number, outcome, room) {
                 tracing::error!(number, "an answer came for which no request waits");
             }
         }
-        polled.is_ready()
     }
 
     fn render_due(&mut self) {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{BoxError, Service};
 
-use super::batch::Batch;
+use super::batch::{Answer, Batch};
 use super::budget::Budget;
 use super::connection::{Connection, Settings, linger};
 use super::window::WindowLimits;
@@ -18,6 +17,7 @@ use crate::protocol::line::Limits;
 use crate::protocol::reply::Renderer;
 use crate::runtime::listen::{ListenError, listen};
 use crate::runtime::metrics::ClientMetrics;
+use crate::runtime::sockets::{TcpListener, TcpStream};
 use crate::runtime::tasks::Tasks;
 
 /// Clients that are being turned away at once; further ones are closed without a word.
@@ -113,7 +113,7 @@ impl Listener {
     /// tasks waits until every request accepted was answered.
     pub fn start<S>(self, service: S, tasks: &Tasks)
     where
-        S: Service<Batch, Response = (), Error = BoxError> + Clone + Send + 'static,
+        S: Service<Batch, Response = Vec<Answer>, Error = BoxError> + Clone + Send + 'static,
         S::Future: Send,
     {
         tasks.spawn({
@@ -129,7 +129,7 @@ impl Listener {
 
     async fn accept<S>(&self, service: S, tasks: &Tasks)
     where
-        S: Service<Batch, Response = (), Error = BoxError> + Clone + Send + 'static,
+        S: Service<Batch, Response = Vec<Answer>, Error = BoxError> + Clone + Send + 'static,
         S::Future: Send,
     {
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
@@ -155,7 +155,7 @@ impl Listener {
 
     fn serve<S>(&self, stream: TcpStream, service: S, place: OwnedSemaphorePermit, tasks: &Tasks)
     where
-        S: Service<Batch, Response = (), Error = BoxError> + Send + 'static,
+        S: Service<Batch, Response = Vec<Answer>, Error = BoxError> + Send + 'static,
         S::Future: Send,
     {
         if let Err(error) = stream.set_nodelay(true) {

@@ -4,8 +4,8 @@
 //!
 //! 1. reads a chunk and parses every whole request in it,
 //! 2. hands them over as one [`Batch`](batch::Batch) to the service behind it,
-//! 3. takes the answers as they come, in any order, through its
-//!    [`ReplySender`](batch::ReplySender),
+//! 3. takes the answers: those the service has at once, and the others as they come, in any order,
+//!    through its [`ReplySender`](batch::ReplySender),
 //! 4. puts them back into the order of the requests (a ring with a slot for each), and writes all
 //!    that are due with one write.
 //!

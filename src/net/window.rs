@@ -59,6 +59,8 @@ pub(crate) struct Window {
     bytes: usize,
     /// How much of those bytes has not come yet.
     awaited: usize,
+    /// How many requests wait for an answer.
+    waiting: usize,
     /// What the next value is expected to be long.
     expected: usize,
 }
@@ -66,7 +68,15 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) fn new(limits: WindowLimits) -> Self {
         let expected = limits.value_bytes;
-        Self { first: 0, slots: VecDeque::new(), limits, bytes: 0, awaited: 0, expected }
+        Self {
+            first: 0,
+            slots: VecDeque::new(),
+            limits,
+            bytes: 0,
+            awaited: 0,
+            waiting: 0,
+            expected,
+        }
     }
 
     /// Whether one more request may come, with this many bytes of replies not written yet. One
@@ -86,6 +96,11 @@ impl Window {
         self.bytes - self.awaited
     }
 
+    /// How many requests others have not answered yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// The number that the next slot will have.
     pub(crate) fn next_slot(&self) -> u64 {
         self.first + u64::try_from(self.slots.len()).unwrap_or(u64::MAX)
@@ -97,6 +112,7 @@ impl Window {
         slot.expected = if reads { self.expected } else { 0 };
         slot.bytes = SLOT_BYTES + request_bytes + slot.expected;
         self.awaited += slot.expected;
+        self.waiting += 1;
         self.push(slot)
     }
 
@@ -127,6 +143,7 @@ impl Window {
         let Some(slot) = waiting.filter(|slot| slot.reply.is_none()) else {
             return false;
         };
+        self.waiting -= 1;
         self.bytes -= slot.bytes;
         self.awaited -= std::mem::take(&mut slot.expected);
         let length = reply_bytes(&outcome);

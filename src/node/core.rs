@@ -9,12 +9,13 @@ use tonic::Status;
 
 use super::Reader;
 use super::commit::Commits;
+use super::pacing::Pacing;
 use super::reads::Readers;
 use super::served::Served;
 use super::stream::LeaderStream;
 use crate::rpc::{Malformed, convert, v1};
 use crate::runtime::tasks::Tasks;
-use crate::types::{BootId, ClusterId, Epoch, StoreId};
+use crate::types::{BootId, ClusterId, Epoch, IndexKey, PartitionCount, StoreId};
 
 /// How long a caller waits for a store that is being opened.
 const OPENING: Duration = Duration::from_secs(5);
@@ -23,12 +24,15 @@ const OPENING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) cluster: ClusterId,
+    /// The secret of the cluster, and into how many partitions it is cut.
+    pub(crate) terms: (IndexKey, PartitionCount),
     pub(crate) store: StoreId,
     pub(crate) boot: BootId,
     pub(crate) commits: Commits,
     pub(crate) readers: Readers,
     pub(crate) reader: Reader,
     pub(crate) served: Arc<Served>,
+    pub(crate) pacing: Arc<Pacing>,
     pub(crate) tasks: Tasks,
     pub(crate) streams: AtomicU64,
 }
@@ -71,8 +75,10 @@ impl Core {
         mut batch: v1::Batch,
     ) -> Result<(), Status> {
         let reads = std::mem::take(&mut batch.reads);
-        let to_be_committed =
-            !batch.sections.is_empty() || !batch.orders.is_empty() || !batch.records.is_empty();
+        let to_be_committed = batch.probe
+            || !batch.sections.is_empty()
+            || !batch.orders.is_empty()
+            || !batch.records.is_empty();
         stream.arrived(batch.number, to_be_committed)?;
         if to_be_committed {
             self.commits.batch(stream, batch).await?;

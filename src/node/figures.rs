@@ -4,6 +4,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use crate::logic::pace::Foreground;
+
 /// Counters since the start of the process. Threads add to them without waiting for each other.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
@@ -13,6 +15,9 @@ pub(crate) struct Figures {
     bytes: AtomicU64,
     commit_micros: AtomicU64,
     reads: AtomicU64,
+    copied_bytes: AtomicU64,
+    foreground_commits: AtomicU64,
+    foreground_micros: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -30,6 +35,8 @@ pub struct Counts {
     pub commit_time: Duration,
     /// Reads that were answered.
     pub reads: u64,
+    /// Bytes that came from other stores, for copies that are made here.
+    pub copied_bytes: u64,
 }
 
 impl Figures {
@@ -38,8 +45,26 @@ impl Figures {
         self.batches.fetch_add(batches, Relaxed);
         self.records.fetch_add(records, Relaxed);
         self.bytes.fetch_add(bytes as u64, Relaxed);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.commit_micros.fetch_add(micros, Relaxed);
+        self.commit_micros.fetch_add(micros(took), Relaxed);
+    }
+
+    /// A commit stored something for clients, so long after the first of it had arrived.
+    pub(crate) fn foreground_committed(&self, took: Duration) {
+        self.foreground_commits.fetch_add(1, Relaxed);
+        self.foreground_micros.fetch_add(micros(took), Relaxed);
+    }
+
+    /// What clients had to wait so far.
+    pub(crate) fn foreground(&self) -> Foreground {
+        Foreground {
+            commits: self.foreground_commits.load(Relaxed),
+            time: Duration::from_micros(self.foreground_micros.load(Relaxed)),
+        }
+    }
+
+    /// Bytes came for a copy.
+    pub(crate) fn copied(&self, bytes: usize) {
+        self.copied_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
     pub(crate) fn read(&self, count: usize) {
@@ -54,6 +79,11 @@ impl Figures {
             bytes: self.bytes.load(Relaxed),
             commit_time: Duration::from_micros(self.commit_micros.load(Relaxed)),
             reads: self.reads.load(Relaxed),
+            copied_bytes: self.copied_bytes.load(Relaxed),
         }
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

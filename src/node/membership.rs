@@ -31,8 +31,12 @@ const LEAVE: Duration = Duration::from_secs(25);
 
 /// The leader refuses this store for good.
 #[derive(Debug, thiserror::Error)]
-#[error("the leader refuses this node: {0}")]
-pub(crate) struct Refused(pub(crate) String);
+#[error("the leader refuses this node: {reason}")]
+pub(crate) struct Refused {
+    pub(crate) reason: String,
+    /// An operator took the store out of the cluster.
+    pub(crate) decommissioned: bool,
+}
 
 /// Mentions a failure in the log, but not at every attempt.
 #[derive(Debug)]
@@ -84,7 +88,7 @@ pub(crate) struct Membership {
 
 impl Membership {
     pub(crate) fn new(leader: &str) -> Result<Self, AddressError> {
-        let channel = transport::endpoint(leader)?.connect_lazy();
+        let channel = transport::connect_lazy(&transport::endpoint(leader)?);
         Ok(Self { leader: leader.into(), client: MembershipClient::new(channel) })
     }
 
@@ -99,7 +103,8 @@ impl Membership {
             match self.ask(request).await {
                 Ok(Outcome::Accepted(accepted)) => return Ok(accepted),
                 Ok(Outcome::Refused(refused)) if refused.r#final => {
-                    return Err(Refused(refused.reason));
+                    let v1::Refused { reason, decommissioned, .. } = refused;
+                    return Err(Refused { reason, decommissioned });
                 }
                 Ok(Outcome::Refused(refused)) => {
                     mention.of(&format!("not accepted yet: {}", refused.reason), &self.leader);

@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::encoding::NoLabelSet;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -53,7 +52,13 @@ fn encode(health: &Health, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
     counter("stored_records", None, "Records that were stored", counts.records)?;
     counter("stored", Some(Unit::Bytes), "Bytes that were stored", counts.bytes)?;
     counter("reads", None, "Reads that were answered", counts.reads)?;
-    counter("fsyncs", None, "Syncs of the log", health.syncs.count)?;
+    let help = "Bytes that came from other stores, for copies that are made here";
+    counter("repair", Some(Unit::Bytes), help, counts.copied_bytes)?;
+    counter("fsyncs", None, "Syncs of the log", health.syncs.durations.count())?;
+    let (help, unit) = ("Syncs of the log, and the time they took", Unit::Seconds);
+    let kind = MetricType::Histogram;
+    let syncs = encoder.encode_descriptor("fsync_duration", help, Some(&unit), kind)?;
+    health.syncs.durations.encode(syncs)?;
     durations(&mut encoder, "commit_duration", "Commits", counts.commits, counts.commit_time)
 }
 

@@ -21,6 +21,8 @@
 //! * Records are verified before they are stored. One that is damaged ends the stream.
 //! * A storage that fails ends the node ([`Error::Storage`]): the process must exit and be started
 //!   again. A full disk does not.
+//! * Copies give way to clients: they pass at a limited rate, which falls while writes of clients take
+//!   long ([`logic::pace`](crate::logic::pace)), and never to nothing.
 //! * Everything that waits, waits in a queue with a bound; a full queue stops reading from the
 //!   leader's connection.
 //!
@@ -30,10 +32,12 @@ mod commit;
 mod core;
 mod figures;
 mod health;
+mod holdings;
 mod leaves;
 mod membership;
 pub mod metrics;
 mod mover;
+mod pacing;
 mod reads;
 mod reporter;
 mod running;
@@ -47,6 +51,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -61,10 +66,10 @@ use crate::rpc::Malformed;
 use crate::rpc::transport::AddressError;
 use crate::runtime::signals::Terminations;
 use crate::storage::slots::SlotError;
-use crate::storage::{self, RealDisk, StorageError};
+use crate::storage::{self, StorageError, VolumeDisk};
 
-type Store = storage::Store<RealDisk>;
-type Reader = storage::Reader<RealDisk>;
+type Store = storage::Store<VolumeDisk>;
+type Reader = storage::Reader<VolumeDisk>;
 
 /// How a node is to run.
 #[derive(Clone, Debug)]
@@ -86,6 +91,8 @@ pub struct Options {
     pub leader_address: String,
     /// How often signs of life are sent, unless the leader says otherwise.
     pub heartbeat_interval: Duration,
+    /// How fast copies are made, and given to others, each at most; nothing is no limit.
+    pub repair_bytes_per_second: Option<NonZeroU64>,
     /// The largest value.
     pub max_value_bytes: usize,
     /// Threads that read.

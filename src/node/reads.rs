@@ -2,10 +2,12 @@
 //! misses the page cache waits for the disk.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{RecvTimeoutError, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Reader;
@@ -13,6 +15,7 @@ use super::figures::Figures;
 use super::served::Served;
 use super::stream::LeaderStream;
 use crate::rpc::{convert, v1};
+use crate::runtime::workers::{self, Worker};
 use crate::storage::ReadError;
 use crate::types::Token;
 
@@ -24,7 +27,7 @@ const READS_AT_ONCE: usize = 64;
 const ANSWER_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
-struct Job {
+pub(crate) struct Job {
     stream: Arc<LeaderStream>,
     reads: Vec<v1::Read>,
     _room: OwnedSemaphorePermit,
@@ -50,9 +53,7 @@ impl Readers {
     pub(crate) fn start(threads: usize, source: &Source) -> io::Result<Self> {
         let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
         for number in 1..=threads.max(1) {
-            let (queue, source) = (queue.clone(), source.clone());
-            let thread = std::thread::Builder::new().name(format!("read-{number}"));
-            thread.spawn(move || source.serve(&queue))?;
+            workers::start(&format!("read-{number}"), queue.clone(), source.clone())?;
         }
         Ok(Self { jobs, room: Arc::new(Semaphore::new(WAITING_READS)) })
     }
@@ -70,15 +71,25 @@ impl Readers {
     }
 }
 
-impl Source {
-    fn serve(&self, queue: &Receiver<Job>) {
-        while let Ok(job) = queue.recv() {
-            if !job.stream.is_closed() {
-                self.answer(&job);
-            }
-        }
+impl Worker for Source {
+    type Input = Job;
+
+    fn patience(&self) -> Option<Duration> {
+        None
     }
 
+    fn turn(&mut self, arrived: Result<Job, RecvTimeoutError>) -> ControlFlow<()> {
+        let Ok(job) = arrived else { return ControlFlow::Break(()) };
+        if !job.stream.is_closed() {
+            self.answer(&job);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn end(self) {}
+}
+
+impl Source {
     fn answer(&self, job: &Job) {
         let mut answers = Vec::with_capacity(job.reads.len());
         let mut bytes = 0;

@@ -10,7 +10,7 @@ use super::figures::Counts;
 use super::health::{Health, Shared};
 use crate::rpc::v1;
 use crate::runtime::tasks::Tasks;
-use crate::storage::{self, Disk, RealDisk, Space, StoreSpace};
+use crate::storage::{self, Disk, Space, StoreSpace, VolumeDisk, slots};
 
 /// How often a node reports.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -20,6 +20,11 @@ pub(crate) fn records(core: &Core) -> u64 {
     core.served.partitions().map(|partition| core.reader.live_records(partition)).sum()
 }
 
+/// About how many bytes these take.
+pub(crate) fn bytes(core: &Core) -> u64 {
+    core.served.partitions().map(|partition| core.reader.bytes(partition)).sum()
+}
+
 /// The disk of an open store, as it travels.
 pub(crate) fn disk(core: Option<&Core>) -> Option<v1::Disk> {
     core?.reader.space().ok().map(travelling)
@@ -27,7 +32,7 @@ pub(crate) fn disk(core: Option<&Core>) -> Option<v1::Disk> {
 
 /// The disk of a store that is yet to be opened.
 pub(crate) fn disk_at(directory: &Path, options: &storage::Options) -> Option<v1::Disk> {
-    let Space { free, total } = RealDisk::new(directory).and_then(|disk| disk.space()).ok()?;
+    let Space { free, total } = VolumeDisk::new(directory).and_then(|disk| disk.space()).ok()?;
     let reserve = options.reserve.bytes(total, options.segment_bytes);
     Some(travelling(StoreSpace { free, total, reserve }))
 }
@@ -47,6 +52,7 @@ pub(crate) async fn report(shared: Arc<Shared>, tasks: Tasks) {
             _ = ticks.tick() => {}
         }
         if let Some(health) = shared.health() {
+            slots::mark_used(&health.directory);
             log(&health, before);
             before = health.counts;
         }
@@ -65,6 +71,7 @@ fn log(health: &Health, before: Counts) {
         commits_per_second = (counts.commits - before.commits) / seconds,
         stored_per_second = (counts.records - before.records) / seconds,
         reads_per_second = (counts.reads - before.reads) / seconds,
+        copied_bytes_per_second = (counts.copied_bytes - before.copied_bytes) / seconds,
         sync_microseconds = health.syncs.last.as_micros(),
         "node report"
     );

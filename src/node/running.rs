@@ -1,26 +1,27 @@
 //! A running node: from its place on the volume to the last word of its store.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::core::Core;
 use super::health::{Identity, Place, Shared};
-use super::membership::Membership;
+use super::membership::{Membership, Refused};
 use super::mover::Mover;
+use super::pacing::Pacing;
 use super::reads::{Readers, Source};
 use super::served::Served;
 use super::{Error, Options, Store, commit, reporter, service, transfer};
+use crate::logic::comparison::Doubt;
 use crate::rpc::v1::replica_server::ReplicaServer;
 use crate::rpc::v1::transfer_server::TransferServer;
 use crate::rpc::{Malformed, convert, transport, v1};
-use crate::runtime::identity;
+use crate::runtime::sockets::TcpListener;
 use crate::runtime::tasks::Tasks;
-use crate::storage::slots::{Joined, Slot};
-use crate::storage::{IoMode, Opened, RealDisk, StorageError, Tail};
+use crate::runtime::{identity, workers};
+use crate::storage::slots::{self, Joined, Slot};
+use crate::storage::{IoMode, Opened, StorageError, Tail, VolumeDisk};
 use crate::types::{IndexKey, PartitionCount};
 
 /// Copies and streams are given this long to end when the node does.
@@ -37,7 +38,8 @@ pub(super) struct Node {
     tasks: Tasks,
     membership: Membership,
     tail: v1::TailState,
-    damaged: bool,
+    doubt: Doubt,
+    doubted: bool,
     /// Taken by the commit thread when the store is opened.
     ended: Option<oneshot::Sender<Result<(), StorageError>>>,
     end: Option<oneshot::Receiver<Result<(), StorageError>>>,
@@ -60,8 +62,9 @@ impl Node {
         let (ended, end) = oneshot::channel();
         let (ended, end) = (Some(ended), Some(end));
         let (tasks, tail) = (Tasks::new(), v1::TailState::Clean);
-        let damaged = false;
-        let node = Self { options, shared, slot, me, tasks, membership, tail, damaged, ended, end };
+        let (doubt, doubted) = (Doubt::None, false);
+        let node =
+            Self { options, shared, slot, me, tasks, membership, tail, doubt, doubted, ended, end };
         node.serve(listener);
         Ok(node)
     }
@@ -123,7 +126,7 @@ impl Node {
         }
         let request = self.register_request();
         let accepted = self.membership.register(&request).await;
-        let accepted = accepted.map_err(|refused| Error::Refused(refused.0))?;
+        let accepted = accepted.map_err(|refused| self.refused(refused))?;
         let joined = self.join(&accepted)?;
         self.open(joined).await?;
         tracing::info!(cluster = %joined.cluster, epoch = accepted.epoch, "registered at the leader");
@@ -153,6 +156,21 @@ impl Node {
         }
     }
 
+    /// A store that was taken out of the cluster leaves its place to no one: the next start of this
+    /// process must not find it again.
+    fn refused(&self, refused: Refused) -> Error {
+        if refused.decommissioned {
+            let path = self.slot.directory().display();
+            match self.slot.retire() {
+                Ok(()) => tracing::warn!(
+                    %path, "the slot is retired: nothing uses it any more, and it may be deleted"
+                ),
+                Err(error) => tracing::error!(%error, "the slot cannot be retired; delete it"),
+            }
+        }
+        Error::Refused(refused.reason)
+    }
+
     /// Joins the cluster durably, or checks that it is the one joined before.
     fn join(&mut self, accepted: &v1::Accepted) -> Result<Joined, Error> {
         let joined = read_joined(accepted)?;
@@ -165,17 +183,22 @@ impl Node {
         let Some(ended) = self.ended.take() else { return Ok(()) };
         let (path, mut options) = (self.slot.directory().to_owned(), self.options.storage.clone());
         options.machine_boot = options.machine_boot.or_else(identity::machine_boot);
-        let opening = tokio::task::spawn_blocking(move || {
-            let disk = RealDisk::new(&path)?;
+        let opening = workers::once(move || {
+            let disk = VolumeDisk::new(&path)?;
             Ok::<_, Error>(Store::open(disk, joined.index_key, joined.partitions, options)?)
         });
-        let (store, found) = opening.await.map_err(io::Error::other)??;
+        let (store, found) = opening.await??;
         self.tail = tail_state(&found);
-        self.damaged = matches!(found.tail, Tail::Damaged(_));
+        (self.doubt, self.doubted) = (doubt(&found), found.doubted);
         tracing::info!(tail = ?found.tail, records = found.records, "the store is open");
-        if self.damaged || found.possible_loss {
+        if found.possible_loss {
             tracing::error!(
-                "the store may lack what it acknowledged: it has no say until it was copied anew"
+                "the store may lack what it acknowledged: it was buffered, and the machine was \
+                 started anew; it has no say until it was compared with the other copies"
+            );
+        } else if matches!(found.tail, Tail::Damaged(_)) {
+            tracing::error!(
+                "the log is damaged: the store has no say until its partitions were copied anew"
             );
         }
         let core = self.assemble(joined, store, ended)?;
@@ -193,12 +216,15 @@ impl Node {
         let (commits, inputs) = commit::queue();
         let (tasks, figures) = (self.tasks.clone(), Arc::clone(&self.shared.figures));
         let (cluster, reader) = (joined.cluster, store.reader());
+        let pacing = Pacing::new(self.options.repair_bytes_per_second, Arc::clone(&figures));
+        let pacing = Arc::new(pacing);
         let mover = Mover::new(
             cluster,
             self.me.store,
             message_limit,
             reader.clone(),
             commits.clone(),
+            Arc::clone(&pacing),
             tasks.clone(),
         );
         let served = Arc::new(Served::new(joined.partitions));
@@ -207,7 +233,8 @@ impl Node {
             store,
             partitions: joined.partitions,
             buffered: self.options.storage.io_mode == IoMode::Buffered,
-            trusted: !self.damaged,
+            doubt: self.doubt,
+            doubted: self.doubted,
             mover,
             served: Arc::clone(&served),
             figures: Arc::clone(&figures),
@@ -216,12 +243,14 @@ impl Node {
         let source = Source { reader: reader.clone(), served: Arc::clone(&served), figures };
         Ok(Core {
             cluster,
+            terms: (joined.index_key, joined.partitions),
             store: self.me.store,
             boot: self.me.boot,
             commits,
             readers: Readers::start(self.options.reader_threads, &source)?,
             reader,
             served,
+            pacing,
             tasks,
             streams: 0.into(),
         })
@@ -264,6 +293,7 @@ impl Node {
             }
         };
         self.shared.core.send_replace(None);
+        slots::mark_used(self.slot.directory());
         if !self.tasks.finish(TASKS_END).await {
             tracing::warn!("connections were still open at the end");
         }
@@ -304,6 +334,15 @@ fn tail_state(opened: &Opened) -> v1::TailState {
     }
 }
 
+/// How far what the store holds is to be trusted; one that is damaged holds nothing.
+fn doubt(opened: &Opened) -> Doubt {
+    match opened.tail {
+        _ if opened.possible_loss => Doubt::Lost,
+        Tail::Clean => Doubt::None,
+        Tail::Torn | Tail::Damaged(_) => Doubt::Unclean,
+    }
+}
+
 fn heartbeat_interval(accepted: &v1::Accepted, otherwise: Duration) -> Duration {
     match accepted.heartbeat_interval_ms {
         0 => otherwise,
@@ -334,6 +373,8 @@ fn heartbeat(shared: &Shared, me: Identity) -> v1::HeartbeatRequest {
         boot_id: convert::id_bytes(me.boot.as_bytes()),
         disk: reporter::disk(core),
         records: core.map_or(0, reporter::records),
+        bytes: core.map_or(0, reporter::bytes),
+        copied_bytes: shared.figures.counts().copied_bytes,
         fsync_microseconds: u64::try_from(sync_time.as_micros()).unwrap_or(u64::MAX),
         received_batches: shared.figures.counts().batches,
     }

@@ -9,9 +9,10 @@ use futures::stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::core::{Core, CoreWatch, opened, protocol};
+use super::holdings::holdings;
 use super::stream::LeaderStream;
-use crate::rpc::v1;
 use crate::rpc::v1::replicate_request::Kind;
+use crate::rpc::{Malformed, v1};
 
 /// How long a stream may be silent before it says who speaks.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
@@ -33,6 +34,15 @@ type Replies = Pin<Box<dyn Stream<Item = Result<v1::ReplicateReply, Status>> + S
 #[tonic::async_trait]
 impl v1::replica_server::Replica for ReplicaService {
     type ReplicateStream = Replies;
+
+    async fn holdings(
+        &self,
+        request: Request<v1::HoldingsRequest>,
+    ) -> Result<Response<v1::HoldingsReply>, Status> {
+        let core = opened(&self.core).await?;
+        let open = request.into_inner().open.ok_or(Malformed("nobody asks"))?;
+        holdings(core, &open).await.map(Response::new)
+    }
 
     /// Answers when the leader's epoch is durably promised, and not before.
     async fn replicate(

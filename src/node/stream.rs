@@ -34,11 +34,16 @@ pub(crate) struct Told {
     pub(crate) fences: Vec<v1::FenceAnswer>,
     /// Copies that ended.
     pub(crate) copies: Vec<v1::CopyReport>,
+    /// Comparisons that ended.
+    pub(crate) comparisons: Vec<v1::ComparisonReport>,
 }
 
 impl Told {
     fn is_empty(&self) -> bool {
-        self.refusals.is_empty() && self.fences.is_empty() && self.copies.is_empty()
+        self.refusals.is_empty()
+            && self.fences.is_empty()
+            && self.copies.is_empty()
+            && self.comparisons.is_empty()
     }
 }
 
@@ -131,6 +136,7 @@ impl LeaderStream {
         outgoing.told.refusals.extend(told.refusals);
         outgoing.told.fences.extend(told.fences);
         outgoing.told.copies.extend(told.copies);
+        outgoing.told.comparisons.extend(told.comparisons);
         drop(outgoing);
         self.ready.notify_one();
     }
@@ -198,6 +204,7 @@ impl Outgoing {
             durable_through: self.told.through,
             refusals: std::mem::take(&mut self.told.refusals),
             copies: std::mem::take(&mut self.told.copies),
+            comparisons: std::mem::take(&mut self.told.comparisons),
             fences: self.take_fences(),
             reads: self.take_reads(),
         })

@@ -4,9 +4,9 @@
 //! Leaves of which the asking store already has the same are named and not sent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -14,10 +14,13 @@ use super::core::{Core, CoreWatch, opened};
 use super::leaves::Leaves;
 use crate::rpc::transport::BATCH_BYTES;
 use crate::rpc::{convert, v1};
+use crate::runtime::workers::{self, Outlet};
 use crate::types::{Epoch, PartitionId, StoreId, Token};
 
 /// Messages that wait for the asking store.
 const WAITING_MESSAGES: usize = 2;
+/// No reply is later than this, whatever the pace: the asking store gives up a silent source.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// Copies given at a time.
 const COPIES: usize = 16;
 
@@ -51,17 +54,16 @@ impl v1::transfer_server::Transfer for TransferService {
         let place = place.map_err(|_| Status::resource_exhausted("too many copies at a time"))?;
         let asking: StoreId = convert::identity(&request.store_id)?;
         tracing::debug!(%partition, %asking, "copying a partition to another store");
-        let (replies, receiver) = mpsc::channel(WAITING_MESSAGES);
-        tokio::task::spawn_blocking(move || {
+        Ok(Response::new(workers::produce(WAITING_MESSAGES, move |replies| {
             let giving = Giving { core, partition, token, replies };
             giving.run(&request.leaves);
             drop(place);
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        })))
     }
 }
 
-/// Only a store with authority gives copies, and only in the epoch it knows or a later one.
+/// Only a store with authority gives copies, and only in the epoch it knows or a later one. One in
+/// doubt has none: the order to copy from it may be older than its start.
 fn check(core: &Core, request: &v1::PullRequest) -> Result<(PartitionId, Token), Status> {
     core.check_addressee(&request.cluster_id, &request.source_store_id)?;
     let promised = core.reader.promised();
@@ -74,6 +76,9 @@ fn check(core: &Core, request: &v1::PullRequest) -> Result<(PartitionId, Token),
     let partition = convert::partition(request.partition)?;
     let token = core.served.token(partition);
     let token = token.ok_or_else(|| no_authority(partition))?;
+    if !request.comparison && !core.served.is_sound(partition) {
+        return Err(no_authority(partition));
+    }
     Ok((partition, token))
 }
 
@@ -82,17 +87,17 @@ fn no_authority(partition: PartitionId) -> Status {
 }
 
 /// One copy being given, on a thread that may wait for the disk.
-struct Giving {
+struct Giving<'a> {
     core: Arc<Core>,
     partition: PartitionId,
     token: Token,
-    replies: mpsc::Sender<Reply>,
+    replies: &'a Outlet<Reply>,
 }
 
-impl Giving {
+impl Giving<'_> {
     fn run(&self, leaves: &[u8]) {
         if let Err(status) = self.give(leaves) {
-            let _ = self.replies.blocking_send(Err(status));
+            let _ = self.replies.send(Err(status));
         }
     }
 
@@ -132,11 +137,27 @@ impl Giving {
         if self.core.served.token(self.partition) != Some(self.token) {
             return Err(no_authority(self.partition));
         }
+        self.pause(records.len())?;
         self.reply(v1::PullReply { records, records_left, complete, ..v1::PullReply::default() })
     }
 
+    /// Waits as long as copies have to. The asking store hears every so often that it is not
+    /// forgotten.
+    fn pause(&self, bytes: usize) -> Result<(), Status> {
+        let mut left = self.core.pacing.give(bytes);
+        while !left.is_zero() {
+            let part = left.min(SIGN_OF_LIFE);
+            self.replies.pause(part);
+            left -= part;
+            if !left.is_zero() {
+                self.reply(v1::PullReply::default())?;
+            }
+        }
+        Ok(())
+    }
+
     fn reply(&self, reply: v1::PullReply) -> Result<(), Status> {
-        let sent = self.replies.blocking_send(Ok(reply));
-        sent.map_err(|_| Status::cancelled("the asking store went away"))
+        let sent = self.replies.send(Ok(reply));
+        sent.then_some(()).ok_or_else(|| Status::cancelled("the asking store went away"))
     }
 }

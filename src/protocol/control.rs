@@ -38,6 +38,9 @@ pub enum Control {
     Remove(ConfigurationVersion),
     /// Tombstones at or below this version go, and no write at or below it is applied again.
     GarbageFloor(Version),
+    /// Whatever is there of the partition counts from now on, under this token: no better copy is
+    /// left, and an operator decided so (rule 29).
+    Adopt(Token),
 }
 
 /// A control record that could not be read.
@@ -54,6 +57,7 @@ const VOUCH: u8 = 6;
 const FINISH: u8 = 7;
 const REMOVE: u8 = 8;
 const GARBAGE_FLOOR: u8 = 9;
+const ADOPT: u8 = 10;
 
 fn put_version(into: &mut Vec<u8>, version: Version) {
     into.put_u64_le(version.epoch.0);
@@ -155,6 +159,10 @@ impl Control {
                 body.put_u8(GARBAGE_FLOOR);
                 put_version(&mut body, *version);
             }
+            Self::Adopt(token) => {
+                body.put_u8(ADOPT);
+                body.put_u64_le(token.0);
+            }
         }
         body
     }
@@ -183,6 +191,7 @@ impl Control {
             FINISH => Self::Finish(Token(get_u64(&mut body)?)),
             REMOVE => Self::Remove(ConfigurationVersion(get_u64(&mut body)?)),
             GARBAGE_FLOOR => Self::GarbageFloor(get_version(&mut body)?),
+            ADOPT => Self::Adopt(Token(get_u64(&mut body)?)),
             _ => return Err(ControlError),
         };
         if body.is_empty() { Ok(control) } else { Err(ControlError) }
@@ -212,6 +221,7 @@ mod tests {
             Control::Finish(Token(2)),
             Control::Remove(ConfigurationVersion(8)),
             Control::GarbageFloor(version),
+            Control::Adopt(Token(11)),
         ]
     }
 

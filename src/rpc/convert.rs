@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::v1;
+use crate::logic::comparison::{Doubt, Point};
 use crate::types::{
     Configuration, ConfigurationVersion, Epoch, KeyHash, Member, PartitionId, StoreId, Token,
     Version,
@@ -85,6 +86,49 @@ impl v1::FenceAnswer {
     }
 }
 
+impl From<Doubt> for v1::Doubt {
+    fn from(doubt: Doubt) -> Self {
+        match doubt {
+            Doubt::None => Self::Unspecified,
+            Doubt::Unclean => Self::Unclean,
+            Doubt::Lost => Self::Lost,
+        }
+    }
+}
+
+impl From<v1::Doubt> for Doubt {
+    fn from(doubt: v1::Doubt) -> Self {
+        match doubt {
+            v1::Doubt::Unspecified => Self::None,
+            v1::Doubt::Unclean => Self::Unclean,
+            v1::Doubt::Lost => Self::Lost,
+        }
+    }
+}
+
+impl v1::Compare {
+    /// An order to compare with a source, as of a point.
+    pub fn new(attempt: u64, source: StoreId, source_address: String, point: &Point) -> Self {
+        Self {
+            attempt,
+            source_store_id: id_bytes(source.as_bytes()),
+            source_address,
+            before_epoch: point.before.epoch.0,
+            before_seq: point.before.seq,
+            under_way_epochs: point.under_way.iter().map(|version| version.epoch.0).collect(),
+            under_way_seqs: point.under_way.iter().map(|version| version.seq).collect(),
+        }
+    }
+
+    /// As of when to compare.
+    pub fn point(&self) -> Point {
+        let under_way = self.under_way_epochs.iter().zip(&self.under_way_seqs);
+        let mut under_way: Vec<_> = under_way.map(|(epoch, seq)| version(*epoch, *seq)).collect();
+        under_way.sort_unstable();
+        Point { before: version(self.before_epoch, self.before_seq), under_way }
+    }
+}
+
 impl v1::RecordSummary {
     /// The version of the record.
     pub fn version(&self) -> Version {
@@ -129,6 +173,14 @@ mod tests {
         };
         let message = v1::Configuration::from(&configuration);
         assert_eq!(Configuration::try_from(&message), Ok(configuration));
+    }
+
+    #[test]
+    fn a_point_is_read_back() {
+        let under_way = vec![version(2, 9), version(3, 1)];
+        let point = Point { before: version(3, 4), under_way };
+        let message = v1::Compare::new(1, StoreId::from_number(1), "here:1".into(), &point);
+        assert_eq!(message.point(), point);
     }
 
     #[test]

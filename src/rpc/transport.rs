@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+#[cfg(not(test))]
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::{Channel, Endpoint, Server};
+
+#[cfg(not(test))]
+use crate::runtime::sockets::TcpListener;
 
 /// Version of the wire and disk formats that this build speaks.
 pub const FORMAT: u32 = 1;
@@ -46,8 +49,30 @@ pub fn server() -> Server {
 }
 
 /// The connections of a listener, none of which delays small packets.
+#[cfg(not(test))]
 pub fn incoming(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+#[cfg(test)]
+pub use simulated::incoming;
+
+/// Opens a channel.
+pub async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
+    #[cfg(test)]
+    if turmoil::in_simulation() {
+        return endpoint.connect_with_connector(simulated::connector()).await;
+    }
+    endpoint.connect().await
+}
+
+/// A channel that is opened when it is first used, and again whenever it broke.
+pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
+    #[cfg(test)]
+    if turmoil::in_simulation() {
+        return endpoint.connect_with_connector_lazy(simulated::connector());
+    }
+    endpoint.connect_lazy()
 }
 
 /// Where a channel may be opened to, by `host:port`.
@@ -63,4 +88,58 @@ pub fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true))
+}
+
+/// The same over the sockets of test builds, which may be those of a simulated network.
+#[cfg(test)]
+mod simulated {
+    use std::io;
+    use std::pin::Pin;
+
+    use futures::Stream;
+    use hyper_util::rt::TokioIo;
+    use tonic::transport::Uri;
+    use tonic::transport::server::{Connected, TcpConnectInfo};
+    use tower::Service;
+
+    use crate::runtime::sockets::{TcpListener, TcpStream};
+
+    /// The connections of a listener.
+    pub fn incoming(listener: TcpListener) -> Incoming {
+        Box::pin(futures::stream::unfold(listener, |listener| async {
+            let accepted = match listener.accept().await {
+                Ok((stream, _)) => stream.set_nodelay(true).map(|()| stream),
+                Err(error) => Err(error),
+            };
+            Some((accepted, listener))
+        }))
+    }
+
+    type Incoming = Pin<Box<dyn Stream<Item = io::Result<TcpStream>> + Send>>;
+
+    impl Connected for TcpStream {
+        type ConnectInfo = TcpConnectInfo;
+
+        fn connect_info(&self) -> TcpConnectInfo {
+            TcpConnectInfo {
+                local_addr: self.local_addr().ok(),
+                remote_addr: self.peer_addr().ok(),
+            }
+        }
+    }
+
+    type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
+
+    /// Connects to hosts of a simulated network.
+    pub(super) fn connector()
+    -> impl Service<Uri, Response = TokioIo<TcpStream>, Error = io::Error, Future = Connecting> + Send
+    {
+        tower::service_fn(|uri: Uri| -> Connecting {
+            Box::pin(async move {
+                let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
+                let address = format!("{host}:{port}");
+                TcpStream::connect_simulated(address).await.map(TokioIo::new)
+            })
+        })
+    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use super::sockets::TcpListener;
 
 /// A socket that could not be made to listen.
 #[derive(Debug, thiserror::Error)]

@@ -8,5 +8,7 @@ pub mod identity;
 pub mod listen;
 pub mod metrics;
 pub mod signals;
+pub mod sockets;
 pub mod tasks;
 pub mod telemetry;
+pub mod workers;

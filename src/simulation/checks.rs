@@ -1,10 +1,11 @@
 //! The invariants of the contract, asserted whenever something happens that could break them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::store::{Item, checksum};
 use super::world::World;
-use crate::logic::history::{Kind, Outcome};
+use crate::logic::comparison::Doubt;
+use crate::logic::history::{Kind, Operation, Outcome};
 use crate::logic::partition::io::Reply;
 use crate::types::{Configuration, Epoch, KeyHash, Member, PartitionId, Version};
 
@@ -14,6 +15,8 @@ pub(super) struct Checks {
     pub(super) violation: Option<String>,
     /// The newest version of each key that a client was told of.
     told: BTreeMap<(usize, KeyHash), Version>,
+    /// Keys that were lost with all who had them.
+    excused: BTreeSet<(usize, KeyHash)>,
     /// The one checksum of each version.
     checksums: BTreeMap<(PartitionId, KeyHash, Version), u32>,
 }
@@ -23,27 +26,63 @@ pub(super) struct Checks {
 pub(super) struct Counts {
     pub(super) stored: u64,
     pub(super) read: u64,
+    /// Of those, what the leader remembered.
+    pub(super) hits: u64,
     pub(super) failed: u64,
     pub(super) uncertain: u64,
     pub(super) configurations: u64,
     pub(super) node_crashes: u64,
     pub(super) leader_crashes: u64,
     pub(super) wipes: u64,
+    /// Stores that were found slow.
+    pub(super) slow: u64,
+    /// Losses of what was durable or taken to be.
+    pub(super) losses: u64,
+    /// Records that came back from another copy.
+    pub(super) restored: u64,
+    /// Keys of which nobody was left who had not lost them.
+    pub(super) excused: u64,
+    pub(super) metadata_losses: u64,
+    pub(super) rebuilds: u64,
+    /// Configurations made anew that became like any other.
+    pub(super) confirmed: u64,
     pub(super) events: u64,
     /// Simulated microseconds.
     pub(super) time: u64,
+}
+
+impl Checks {
+    /// The keys of a partition of which clients were told, and the newest versions.
+    pub(super) fn told_in(&self, index: usize) -> impl Iterator<Item = (KeyHash, Version)> {
+        let told = self.told.iter().filter(move |((partition, _), _)| *partition == index);
+        told.map(|((_, key_hash), version)| (*key_hash, *version))
+    }
+
+    /// Nothing more is expected of a key. Says whether that is news.
+    pub(super) fn excuse(&mut self, index: usize, key_hash: KeyHash) -> bool {
+        self.told.remove(&(index, key_hash));
+        self.excused.insert((index, key_hash))
+    }
 }
 
 impl Counts {
     pub(super) fn add(&mut self, other: &Self) {
         self.stored += other.stored;
         self.read += other.read;
+        self.hits += other.hits;
         self.failed += other.failed;
         self.uncertain += other.uncertain;
         self.configurations += other.configurations;
         self.node_crashes += other.node_crashes;
         self.leader_crashes += other.leader_crashes;
         self.wipes += other.wipes;
+        self.slow += other.slow;
+        self.losses += other.losses;
+        self.restored += other.restored;
+        self.excused += other.excused;
+        self.metadata_losses += other.metadata_losses;
+        self.rebuilds += other.rebuilds;
+        self.confirmed += other.confirmed;
         self.events += other.events;
         self.time += other.time;
     }
@@ -91,6 +130,9 @@ impl World {
             _ => return,
         };
         let key_hash = self.index_key.hash(self.history[place].key.as_bytes());
+        if self.checks.excused.contains(&(index, key_hash)) {
+            return;
+        }
         let told = self.checks.told.entry((index, key_hash)).or_default();
         *told = version.max(*told);
         self.check_durable(index, key_hash, version, "was told to a client");
@@ -103,6 +145,9 @@ impl World {
             let Some(node) = self.nodes.iter().find(|node| node.store.id == member.store) else {
                 continue;
             };
+            if node.lost.contains(&partition) {
+                continue;
+            }
             let held = node.store.version(partition, key_hash);
             if !node.store.is_member(partition, member.token) || held < version {
                 let store = member.store;
@@ -112,6 +157,29 @@ impl World {
                      durable set has {held} and is {copy:?}"
                 ));
             }
+        }
+    }
+
+    /// What clients saw of the keys that are not excused.
+    pub(super) fn judged(&self) -> Vec<Operation> {
+        let excused: BTreeSet<KeyHash> =
+            self.checks.excused.iter().map(|(_, key_hash)| *key_hash).collect();
+        let counts = |operation: &&Operation| {
+            !excused.contains(&self.index_key.hash(operation.key.as_bytes()))
+        };
+        self.history.iter().filter(counts).cloned().collect()
+    }
+
+    /// The leader says that every member may have lost something.
+    pub(super) fn check_possible_loss(&mut self, index: usize) {
+        let members = self.metadata.configurations()[index].members.clone();
+        let whole = members.iter().find(|member| {
+            let node = self.nodes.iter().find(|node| node.store.id == member.store);
+            node.is_some_and(|node| !node.is_buffered())
+        });
+        if let Some(whole) = whole {
+            let store = whole.store;
+            self.violate(format!("15a: partition {index} is called lost, but {store} is not"));
         }
     }
 
@@ -148,11 +216,17 @@ impl World {
         }
     }
 
+    fn is_unconfirmed(&self, index: usize) -> bool {
+        let mut unconfirmed = self.metadata.state.unconfirmed.iter();
+        unconfirmed.any(|partition| partition.index() == index)
+    }
+
     /// A store comes back with all that it is a member for.
     pub(super) fn check_store(&mut self, node: usize) {
         let store = self.nodes[node].store.id;
         for index in 0..self.metadata.configurations().len() {
-            if self.metadata.configurations()[index].contains(store) {
+            let confirmed = !self.is_unconfirmed(index);
+            if confirmed && self.metadata.configurations()[index].contains(store) {
                 self.check_configuration(index);
                 self.counts.configurations -= 1;
             }
@@ -197,7 +271,8 @@ impl World {
 
     fn check_member_keeps(&mut self, node: usize, partition: PartitionId, item: &Item) {
         let store = &self.nodes[node].store;
-        let token = self.metadata.configurations()[partition.index()].token_of(store.id);
+        let Some(known) = self.metadata.configurations().get(partition.index()) else { return };
+        let token = known.token_of(store.id);
         let is = |member: &Member| store.is_member(partition, member.token);
         if token.is_some_and(|token| is(&Member { store: store.id, token })) {
             self.violate(format!("H: node {node}, a member of {partition}, carries out {item:?}"));
@@ -208,11 +283,20 @@ impl World {
     pub(super) fn is_at_rest(&self) -> Result<(), String> {
         let Some(leader) = &self.leader else { return Err("there is no leader".into()) };
         let wanted = self.profile.copies.min(self.nodes.len());
+        if let Some(node) = self.nodes.iter().find(|node| !node.lost.is_empty()) {
+            return Err(format!("{} lacks something of {:?}", node.store.id, node.lost));
+        }
         for (index, partition) in leader.partitions.iter().enumerate() {
             let configuration = &self.metadata.configurations()[index];
             let status = partition.status();
             if configuration.members.len() != wanted || status.live_copies() != wanted {
                 return Err(format!("partition {index}: {configuration:?} {status:?}"));
+            }
+            if status.copies.iter().any(|copy| copy.doubt != Doubt::None) {
+                return Err(format!("partition {index}: in doubt: {status:?}"));
+            }
+            if !status.serving {
+                return Err(format!("partition {index} does not serve"));
             }
             if status.unsettled > 0 {
                 return Err(format!("partition {index}: {} unsettled", status.unsettled));

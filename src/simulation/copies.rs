@@ -2,6 +2,7 @@
 
 use super::node::{Arrival, CopyJob};
 use super::world::{Event, World};
+use crate::logic::comparison::Doubt;
 use crate::logic::partition::io::{ReadAnswer, Write};
 use crate::types::{Epoch, KeyHash, PartitionId, StoreId, Token};
 
@@ -15,6 +16,8 @@ pub(super) struct Pull {
     source_store: StoreId,
     epoch: Epoch,
     partition: PartitionId,
+    /// It only compares what it has.
+    compares: bool,
     given: Option<Given>,
 }
 
@@ -49,6 +52,7 @@ impl World {
             source_store: job.source_store,
             epoch: job.epoch,
             partition: job.partition,
+            compares: job.comparison.is_some(),
             given: None,
         };
         self.nodes[index].copies.insert(job.partition, job);
@@ -74,7 +78,10 @@ impl World {
             keys.reverse();
             Some(Given { token, boot: source.boot, keys })
         });
-        let fit = source.store.id == pull.source_store && pull.epoch >= source.store.promised;
+        let sound = source.replica.doubt(pull.partition) == Doubt::None;
+        let fit = source.store.id == pull.source_store
+            && pull.epoch >= source.store.promised
+            && (sound || pull.compares);
         let given = given.filter(|given| {
             fit && served == Some(given.token)
                 && given.boot == source.boot

@@ -5,10 +5,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::random::Random;
 use super::store::{Copy, Entry, Item, Store, checksum, encode};
+use crate::logic::comparison::Doubt;
 use crate::logic::partition::io::{Content, ReadAnswer, Summary, Write};
 use crate::protocol::control::Control;
 use crate::protocol::record::{Flags, Kind, Record, value_of};
-use crate::storage::{Options, Reader, Reserve, SimulatedDisk, Store as Log, Tail};
+use crate::storage::{IoMode, Options, Reader, Reserve, SimulatedDisk, Store as Log, Tail};
 use crate::types::{IndexKey, Key, KeyHash, PartitionCount, PartitionId, Version};
 
 /// A store on its disk, open while the node's process runs.
@@ -19,22 +20,38 @@ pub(super) struct RealStore {
     segment_bytes: u64,
     key: IndexKey,
     count: PartitionCount,
+    buffered: bool,
+    /// Counts the starts of the machine.
+    machine: u64,
+    /// Where the last batch lies, as long as nothing was written after it.
+    last: Option<(String, u64)>,
 }
 
 impl RealStore {
-    pub(super) fn new(key: IndexKey, count: PartitionCount, random: &mut Random) -> Self {
+    pub(super) fn new(
+        key: IndexKey,
+        count: PartitionCount,
+        buffered: bool,
+        random: &mut Random,
+    ) -> Self {
         let disk = SimulatedDisk::new(random.next());
         let segment_bytes = *random.pick(&[64 << 10, 256 << 10]);
-        Self { disk, log: None, segment_bytes, key, count }
+        Self { disk, log: None, segment_bytes, key, count, buffered, machine: 0, last: None }
     }
 
     /// Opens it, and compares it with what must be there: what was committed, and a prefix of what
-    /// was being committed.
-    pub(super) fn open(&mut self, expected: &mut Store, pending: Vec<Item>) -> Result<(), String> {
+    /// was being committed. Says how far the store takes itself to be trusted.
+    pub(super) fn open(
+        &mut self,
+        expected: &mut Store,
+        pending: Vec<Item>,
+    ) -> Result<Doubt, String> {
         let options = Options {
             segment_bytes: self.segment_bytes,
             reserve: Reserve::Bytes(0),
             tail_bytes: 8 * self.segment_bytes,
+            io_mode: if self.buffered { IoMode::Buffered } else { IoMode::Unbuffered },
+            machine_boot: Some(format!("boot-{}", self.machine)),
             ..Options::default()
         };
         let opened = Log::open(self.disk.clone(), self.key, self.count, options);
@@ -43,6 +60,12 @@ impl RealStore {
         if !opened.damaged.is_empty() || !matches!(opened.tail, Tail::Clean | Tail::Torn) {
             return Err(format!("the store takes itself for damaged: {opened:?}"));
         }
+        let doubt = match opened.tail {
+            _ if opened.possible_loss => Doubt::Lost,
+            Tail::Clean => Doubt::None,
+            _ => Doubt::Unclean,
+        };
+        self.last = None;
         let mut difference = self.difference(&reader, expected);
         for item in pending {
             if difference.is_none() {
@@ -52,7 +75,7 @@ impl RealStore {
             difference = self.difference(&reader, expected);
         }
         difference
-            .map_or(Ok(()), |it| Err(format!("the store came back with something else: {it}")))
+            .map_or(Ok(doubt), |it| Err(format!("the store came back with something else: {it}")))
     }
 
     fn difference(&self, reader: &Reader<SimulatedDisk>, expected: &Store) -> Option<String> {
@@ -69,26 +92,72 @@ impl RealStore {
     pub(super) fn commit(&mut self, items: &[Item]) -> Result<(), String> {
         let records: Vec<Bytes> = items.iter().map(encode_item).collect();
         let Some(log) = &mut self.log else { return Err("the store is not open".into()) };
-        log.commit(&records).map_err(|error| format!("a commit failed: {error}"))?;
+        let before = log.end();
+        let done = log.commit(&records).map_err(|error| format!("a commit failed: {error}"))?;
+        let after = log.end();
+        if done.frames > 0 {
+            self.last = (done.frames == 1 && before.0 == after.0).then_some(before);
+        }
         Ok(())
+    }
+
+    /// Makes everything durable that was committed.
+    pub(super) fn sync(&mut self) -> Result<(), String> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.sync().map_err(|error| format!("a sync failed: {error}"))
+    }
+
+    /// The store was compared.
+    pub(super) fn trust(&mut self) -> Result<(), String> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.trust().map_err(|error| format!("the status was not written: {error}"))
     }
 
     /// Housekeeping, as in a node's quiet moments.
     pub(super) fn rest(&mut self) -> Result<(), String> {
+        self.last = None;
         let Some(log) = &mut self.log else { return Ok(()) };
         log.mark_quiet().map_err(|error| format!("a mark failed: {error}"))?;
         log.maintain().map_err(|error| format!("maintenance failed: {error}"))?;
         Ok(())
     }
 
-    /// The process dies, perhaps in the middle of a commit, and perhaps the machine with it.
+    /// The process dies, perhaps in the middle of a commit, and perhaps the machine with it where
+    /// that makes no difference.
     pub(super) fn crash(&mut self, items: &[Item], random: &mut Random) {
+        self.commit_in_part(items, random);
+        if !self.buffered && random.percent(50) {
+            self.machine += 1;
+            self.disk.power_cut();
+        } else {
+            self.disk.kill();
+        }
+    }
+
+    /// The machine goes down, perhaps in the middle of a commit.
+    pub(super) fn lose_power(&mut self, items: &[Item], random: &mut Random) {
+        self.commit_in_part(items, random);
+        self.machine += 1;
+        self.disk.power_cut();
+    }
+
+    /// The process dies between two commits.
+    pub(super) fn kill(&mut self) {
+        self.log = None;
+        self.disk.kill();
+    }
+
+    /// The last batch is damaged, if nothing came after it.
+    pub(super) fn lose_batch(&mut self) -> bool {
+        self.last.take().is_some_and(|(name, offset)| self.disk.flip(&name, offset, 0xff))
+    }
+
+    fn commit_in_part(&mut self, items: &[Item], random: &mut Random) {
         if let Some(mut log) = self.log.take() {
             let records: Vec<Bytes> = items.iter().map(encode_item).collect();
             self.disk.cut_after(random.below(4));
             let _ = log.commit(&records);
         }
-        if random.percent(50) { self.disk.power_cut() } else { self.disk.kill() }
     }
 
     fn reader(&self) -> Option<Reader<SimulatedDisk>> {
@@ -130,9 +199,9 @@ fn copy_difference(
     copy: &Copy,
 ) -> Option<String> {
     let membership = reader.membership(partition);
-    let version = membership.configuration.as_ref().map(|it| it.version).unwrap_or_default();
-    let found = (membership.token, membership.shadow, membership.watermark, version);
-    let wanted = (copy.token, copy.shadow, copy.watermark, copy.configuration);
+    let found =
+        (membership.token, membership.shadow, membership.watermark, membership.configuration);
+    let wanted = (copy.token, copy.shadow, copy.watermark, copy.configuration.clone());
     if found != wanted {
         return Some(format!("partition {partition}: {found:?} instead of {wanted:?}"));
     }

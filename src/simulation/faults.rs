@@ -1,13 +1,14 @@
 //! What goes wrong, and how it ends.
 
 use super::network::{StreamId, Way};
+use super::node::Node;
 use super::profile::{MILLISECOND, SECOND};
 use super::world::{Event, World};
 use crate::logic::mutants::{self, Mutant};
 use crate::types::{Member, Moment, StoreId};
 
 /// Kinds of faults, each with a rate of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     NodeCrash,
     LeaderCrash,
@@ -20,9 +21,17 @@ pub(super) enum Fault {
     PowerCut,
     FullDisk,
     Leave,
+    /// A crash after which the last synced batch is damaged.
+    LostBatch,
+    /// The machine of one node goes down.
+    Machine,
+    SlowDisk,
+    MetadataLoss,
+    Operate,
 }
 
-const ALL: [Fault; 11] = [
+/// Every kind of fault.
+pub(super) const ALL: [Fault; 16] = [
     Fault::NodeCrash,
     Fault::LeaderCrash,
     Fault::NodePause,
@@ -34,6 +43,11 @@ const ALL: [Fault; 11] = [
     Fault::PowerCut,
     Fault::FullDisk,
     Fault::Leave,
+    Fault::LostBatch,
+    Fault::Machine,
+    Fault::SlowDisk,
+    Fault::MetadataLoss,
+    Fault::Operate,
 ];
 
 impl World {
@@ -57,6 +71,11 @@ impl World {
             Fault::PowerCut => rates.power_cut,
             Fault::FullDisk => rates.full_disk,
             Fault::Leave => rates.leave,
+            Fault::LostBatch => rates.lost_batch,
+            Fault::Machine => rates.machine,
+            Fault::SlowDisk => rates.slow_disk,
+            Fault::MetadataLoss => rates.metadata_loss,
+            Fault::Operate => rates.operate,
         };
         if let Some(mean) = mean {
             let at = Moment(self.now.0 + self.random.around(mean));
@@ -68,9 +87,15 @@ impl World {
         if !self.chaos {
             return;
         }
+        let number = self.next_fault;
+        self.next_fault += 1;
+        if self.omission.covers(fault, number) {
+            return self.plan_fault(fault);
+        }
+        self.faults.push((number, fault));
         self.trace.mix(&[fault as u64, self.now.0]);
         let now = self.now;
-        self.trace.line(now, || format!("fault: {fault:?}"));
+        self.trace.line(now, || format!("fault {number}: {fault:?}"));
         let node = self.random.index(self.nodes.len());
         match fault {
             Fault::NodeCrash => self.crash_node(node),
@@ -94,8 +119,13 @@ impl World {
             Fault::Wipe => self.wipe(node),
             Fault::FullDisk => self.nodes[node].full_until = self.until(5 * SECOND),
             Fault::Leave => self.ask_to_leave(node),
+            Fault::LostBatch => self.crash_before_damage(node),
+            Fault::Machine => self.cut_power_of(node),
+            Fault::SlowDisk => self.nodes[node].slow_until = self.until(8 * SECOND),
+            Fault::MetadataLoss => self.doom_metadata(),
+            Fault::Operate => self.operate(node),
             Fault::PowerCut => {
-                (0..self.nodes.len()).for_each(|node| self.crash_node(node));
+                (0..self.nodes.len()).for_each(|node| self.cut_power_of(node));
                 self.restart_leader();
             }
         }
@@ -109,7 +139,7 @@ impl World {
         Moment(self.now.0 + self.random.between(MILLISECOND, longest))
     }
 
-    fn outage(&mut self) -> u64 {
+    pub(super) fn outage(&mut self) -> u64 {
         let (shortest, longest) = (self.profile.shortest_outage, self.profile.longest_outage);
         let longest = if self.random.percent(50) { 60 * MILLISECOND } else { longest };
         self.random.between(shortest, longest)
@@ -124,10 +154,15 @@ impl World {
         if !self.nodes[node].up {
             return;
         }
+        self.nodes[node].crash(&mut self.random);
+        self.after_crash(node, outage);
+    }
+
+    /// The process of a node has died: its streams break, and it starts again after a while.
+    pub(super) fn after_crash(&mut self, node: usize, outage: u64) {
         self.counts.node_crashes += 1;
         let now = self.now;
         self.trace.line(now, || format!("node {node} crashes"));
-        self.nodes[node].crash(&mut self.random);
         let boot = self.nodes[node].boot;
         let streams: Vec<StreamId> = self
             .network
@@ -226,7 +261,7 @@ impl World {
     /// where only one does, when the leader has noticed that the node is gone. (Before that it may
     /// remove the survivor for being late: then two copies have failed.)
     fn wipe(&mut self, node: usize) {
-        if self.metadata.configurations().is_empty() {
+        if !self.metadata_is_whole() {
             return;
         }
         if self.survivors(node) >= 2 {
@@ -242,17 +277,19 @@ impl World {
     /// The disk of a node that crashed fails too.
     pub(super) fn disk_fails(&mut self, node: usize) {
         let noticed = self.leader.as_ref().is_none_or(|leader| !leader.is_connected(node));
-        if self.chaos && !self.nodes[node].up && noticed && self.survivors(node) >= 1 {
+        let safe = self.metadata_is_whole() && self.survivors(node) >= 1;
+        if self.chaos && !self.nodes[node].up && noticed && safe {
             self.lose_disk(node);
         }
     }
 
-    /// How many copies besides this node's exist, at least, of each set of stores that is durable or
+    /// How many copies besides this node's exist and have lost nothing, at least, of each set of stores that is durable or
     /// may be about to be; of sets that do not name it, any number.
-    fn survivors(&self, node: usize) -> usize {
+    pub(super) fn survivors(&self, node: usize) -> usize {
         let lost = self.nodes[node].store.id;
         let exists = |member: &Member| {
-            member.store != lost && self.nodes.iter().any(|node| node.store.id == member.store)
+            let whole = |node: &Node| node.store.id == member.store && node.lost.is_empty();
+            member.store != lost && self.nodes.iter().any(whole)
         };
         let sets = (0..self.metadata.configurations().len()).flat_map(|index| {
             let durable = std::iter::once(&self.metadata.configurations()[index]);
@@ -274,16 +311,18 @@ impl World {
         let now = self.now;
         self.trace.line(now, || format!("node {node} loses its disk, now {store}"));
         let real = self.new_disk();
-        self.nodes[node] = super::node::Node::new(store, count, real);
+        self.nodes[node] = Node::new(store, count, real, self.profile.journal());
         self.nodes[node].boot = boot;
     }
 
     /// Faults end, and everything starts that does not run.
     pub(super) fn end_chaos(&mut self) {
         self.chaos = false;
+        self.metadata.doomed = false;
         let now = self.now;
         self.trace.line(now, || "faults end".into());
         self.network.heal();
+        self.undrain_all();
         for node in 0..self.nodes.len() {
             self.start_node(node);
         }

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use super::links::{Link, Outstanding};
 use super::members::LEADER_TICK;
-use super::messages::{NodeOrder, ReadRequest};
+use super::messages::ReadRequest;
 use super::network::StreamId;
 use super::profile::{MILLISECOND, SECOND};
 use super::world::{Event, World};
 use crate::logic::membership::{self, Change, Membership, State};
-use crate::logic::partition::io::{self, Input, OperationId, Output, StoreEvent, Unavailable};
+use crate::logic::mutants::{self, Mutant};
+use crate::logic::partition::cache::Cache;
+use crate::logic::partition::io::{
+    self, Action, Input, OperationId, Output, StoreEvent, Unavailable,
+};
 use crate::logic::partition::{Partition, Settings};
 use crate::types::{Configuration, Epoch, KeyHash, Moment, PartitionId, StoreId, Version};
 
@@ -20,6 +24,8 @@ use crate::types::{Configuration, Epoch, KeyHash, Moment, PartitionId, StoreId, 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Metadata {
     pub(super) state: State,
+    /// The disk is to be lost as soon as the next configuration is durable.
+    pub(super) doomed: bool,
     /// Waits for the next write.
     waiting: Vec<(usize, Configuration)>,
     /// Is being written.
@@ -52,7 +58,7 @@ pub(super) struct Leader {
     pub(super) membership: Membership,
     /// Stores whose disk is full.
     pub(super) full: BTreeSet<StoreId>,
-    settings: Settings,
+    pub(super) settings: Settings,
     began: Moment,
 }
 
@@ -83,9 +89,14 @@ impl World {
             missing_bytes: self.profile.missing_bytes,
             peering_grace: Duration::from_micros(self.profile.peering_grace),
             absent_grace: Duration::from_micros(self.profile.absent_grace),
+            evict_after: Duration::from_micros(self.profile.evict_after),
             ..Settings::default()
         };
         let now = self.now;
+        if !mutants::enabled(Mutant::KeptCache) {
+            self.counts.hits += self.cache.figures().hits;
+            self.cache = Cache::new(self.profile.cache_bytes);
+        }
         let membership = self.membership();
         let table = Arc::clone(membership.table());
         self.leader = Some(Leader {
@@ -106,6 +117,9 @@ impl World {
             self.begin_partitions();
             self.retarget(&table);
         }
+        if !self.chaos {
+            self.undrain_all();
+        }
         self.leader_tick(incarnation);
     }
 
@@ -113,10 +127,14 @@ impl World {
     pub(super) fn begin_partitions(&mut self) {
         let Some(leader) = &mut self.leader else { return };
         let (epoch, settings, began) = (leader.epoch, leader.settings, leader.began);
+        let cache = &self.cache;
         let configurations = self.metadata.configurations().iter().cloned().enumerate();
         let partitions = configurations.map(|(index, configuration)| {
             let id = PartitionId(u16::try_from(index).unwrap_or(0));
-            Partition::new(id, epoch, configuration, settings, began)
+            let partition =
+                Partition::new(id, epoch, configuration, settings, began, cache.clone());
+            let unconfirmed = self.metadata.state.unconfirmed.contains(&id);
+            if unconfirmed { partition.rebuilt() } else { partition }
         });
         leader.partitions = partitions.collect();
         for store in leader.full.clone() {
@@ -202,11 +220,15 @@ impl World {
                 }
             }
             Output::Read { from, id, key_hash } => {
+                self.excuse(index, from.store, Some(key_hash));
                 let read = ReadRequest { id, partition, token: from.token, key_hash };
                 self.add(from.store, |batch| batch.reads.push(read));
             }
             Output::Order { to, order } => self.add_order(partition, to, &order),
             Output::Propose(configuration) => self.propose(index, configuration),
+            Output::Restored { records, .. } => self.counts.restored += records,
+            Output::PossibleLoss => self.check_possible_loss(index),
+            Output::Force(_) => self.violate("rule 29: something was forced by itself".into()),
             Output::Alarm { key_hash, version } => {
                 self.violate(format!("C: alarm over {key_hash:?} {version}"));
             }
@@ -235,6 +257,9 @@ impl World {
         let now = self.now;
         self.trace.line(now, || format!("p{index} durable: {configuration:?}"));
         let partition = PartitionId(u16::try_from(index).unwrap_or(0));
+        if self.metadata.state.unconfirmed.contains(&partition) {
+            self.counts.confirmed += 1;
+        }
         let change = Change::Configuration(partition, configuration);
         if let Err(regression) = self.metadata.state.apply(&change) {
             self.violate(format!("D: {regression}"));
@@ -252,29 +277,12 @@ impl World {
         }
         for (index, configuration) in written {
             self.feed(index, Input::Configured(configuration.version));
-            let partition = PartitionId(u16::try_from(index).unwrap_or(0));
-            self.tell_members(partition);
+        }
+        if self.metadata.doomed {
+            return self.lose_metadata();
         }
         if self.metadata.writing.is_empty() {
             self.write_metadata();
-        }
-    }
-
-    /// Members that have answered their fence are told the durable configuration.
-    fn tell_members(&mut self, partition: PartitionId) {
-        let Some(leader) = &self.leader else { return };
-        let copies = leader.partitions[partition.index()].status().copies;
-        for copy in copies.iter().filter(|copy| copy.in_sync && copy.peered) {
-            self.tell_configuration(partition, copy.store);
-        }
-    }
-
-    pub(super) fn tell_configuration(&mut self, partition: PartitionId, store: StoreId) {
-        let Some(leader) = &self.leader else { return };
-        let configuration = leader.partitions[partition.index()].configuration().clone();
-        if let Some(token) = configuration.token_of(store) {
-            let order = NodeOrder::Configuration(configuration);
-            self.add(store, |batch| batch.orders.push((partition, token, order)));
         }
     }
 
@@ -286,7 +294,9 @@ impl World {
         self.queue.plan(next, Event::LeaderTick { incarnation });
         self.connect();
         self.look_at_links();
+        self.probe();
         self.step_membership(membership::Input::Tick);
+        self.rebuild_metadata();
         self.feed_all(&Input::Tick);
         self.admit();
     }
@@ -314,11 +324,33 @@ impl World {
         if index >= leader.partitions.len() {
             return self.answer_client(place, &io::Reply::Unavailable(Unavailable::Peering));
         }
+        if self.random.percent(50) && self.recall(index, place, &action, key_hash) {
+            return;
+        }
+        let Some(leader) = &mut self.leader else { return };
         leader.next_operation += 1;
         let id = OperationId(leader.next_operation);
         leader.operations.insert(id, place);
         let operation = io::Operation { id, key, key_hash, action, deadline };
         self.feed(index, Input::Operation(operation));
+    }
+
+    /// A reader whose connection has nothing under way is answered without asking the partition, if
+    /// the cache has what it wants.
+    fn recall(&mut self, index: usize, place: usize, action: &Action, key_hash: KeyHash) -> bool {
+        let partition = PartitionId(u16::try_from(index).unwrap_or(0));
+        let cached = self.cache.recall(partition, key_hash).filter(|_| *action == Action::Get);
+        let Some(cached) = cached else { return false };
+        self.cache.count_hits(1);
+        let (now, reply) = (self.now, cached.into());
+        self.trace.line(now, || format!("p{index} recalled for {place}: {reply:?}"));
+        let status = self.leader.as_ref().map(|leader| leader.partitions[index].status());
+        if !status.is_some_and(|status| status.serving) {
+            self.violate(format!("11: {reply:?} was told though no member stands behind it"));
+        }
+        self.check_reply(index, place, &reply);
+        self.answer_client(place, &reply);
+        true
     }
 
     fn reply(&mut self, index: usize, id: OperationId, reply: &io::Reply) {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::members::Seen;
-use super::messages::{Batch, NodeOrder, Reply, Section, ToLeader, ToNode};
+use super::messages::{Batch, Comparison, NodeOrder, Reply, Section, ToLeader, ToNode};
 use super::network::{StreamId, Way};
 use super::profile::SECOND;
 use super::world::{Event, World};
 use crate::logic::partition::io::{self, Input, Order, StoreEvent};
-use crate::types::{Member, Moment, PartitionId, StoreId, Token, Version};
+use crate::types::{ConfigurationVersion, Member, Moment, PartitionId, StoreId, Token, Version};
 
 /// An attempt to connect is given up after so long.
 const CONNECT_PATIENCE: u64 = SECOND;
@@ -20,13 +20,22 @@ pub(super) struct Sent {
     token: Token,
     versions: Vec<Version>,
     finish: bool,
+    told: Option<ConfigurationVersion>,
+}
+
+/// A batch that is outstanding.
+#[derive(Debug)]
+pub(super) struct SentBatch {
+    at: Moment,
+    stores: bool,
+    sent: Vec<Sent>,
 }
 
 /// The leader's end of a stream.
 #[derive(Debug)]
 pub(super) struct Outstanding {
     pub(super) store: StoreId,
-    pub(super) batches: BTreeMap<u64, Vec<Sent>>,
+    pub(super) batches: BTreeMap<u64, SentBatch>,
 }
 
 /// The way to a node.
@@ -42,6 +51,9 @@ pub(super) struct Link {
     pub(super) flushing: bool,
     /// Counts batches that were acknowledged.
     pub(super) acknowledged: u64,
+    /// Batches that stored something since the last look, and how long they took.
+    pub(super) stored: u32,
+    pub(super) took: u64,
     pub(super) seen: Seen,
 }
 
@@ -78,23 +90,34 @@ impl World {
     }
 
     pub(super) fn add_order(&mut self, partition: PartitionId, to: Member, order: &Order) {
-        let order = match *order {
+        let node_of = |source: StoreId| {
+            let links = self.leader.iter().flat_map(|leader| &leader.links);
+            links.into_iter().position(|link| link.store == Some(source)).unwrap_or(0)
+        };
+        let order = match order {
             Order::Begin => NodeOrder::Begin,
-            Order::Fence(attempt) => NodeOrder::Fence(attempt),
-            Order::Start { source } => {
-                let Some(leader) = &mut self.leader else { return };
-                let links = leader.links.iter();
-                let node = links.into_iter().position(|link| link.store == Some(source));
-                NodeOrder::Start { source, node: node.unwrap_or(0) }
-            }
+            Order::Fence(attempt) => NodeOrder::Fence(*attempt),
+            Order::Configuration(configuration) => NodeOrder::Configuration(configuration.clone()),
+            // Its disks lose what was not durable, and nothing else; no copy is ever given up.
+            Order::Restore(_) | Order::Adopt => return,
+            Order::Start { source } => NodeOrder::Start { source: *source, node: node_of(*source) },
             Order::Finish => NodeOrder::Finish,
-            Order::Remove(version) => NodeOrder::Remove(version),
+            Order::Remove(version) => NodeOrder::Remove(*version),
+            Order::Compare { attempt, source, point } => {
+                let (attempt, source, node) = (*attempt, *source, node_of(*source));
+                NodeOrder::Compare { attempt, source, node, point: point.clone() }
+            }
+            Order::Trust => {
+                self.excuse(partition.index(), to.store, None);
+                NodeOrder::Trust
+            }
         };
         self.add(to.store, |batch| batch.orders.push((partition, to.token, order)));
     }
 
     /// Sends a node what has gathered.
     pub(super) fn flush(&mut self, incarnation: u64, node: usize) {
+        let at = self.now;
         let Some(leader) = self.leader_mut(incarnation) else { return };
         let link = &mut leader.links[node];
         link.flushing = false;
@@ -107,7 +130,8 @@ impl World {
             section.watermark = leader.partitions[section.partition.index()].watermark();
         }
         if let Some(outstanding) = leader.outstanding.get_mut(&stream) {
-            outstanding.batches.insert(number, sent(&batch));
+            let (stores, sent) = (batch.stores(), sent(&batch));
+            outstanding.batches.insert(number, SentBatch { at, stores, sent });
         }
         self.send_to_node(stream, ToNode::Batch(batch));
     }
@@ -171,6 +195,7 @@ impl World {
     /// What a node says, as the partitions hear it: refusals first, since a batch that is durable
     /// is so but for them.
     fn replied(&mut self, stream: StreamId, node: usize, store: StoreId, reply: Reply) {
+        let now = self.now;
         let Some(leader) = &mut self.leader else { return };
         let mut inputs: Vec<(PartitionId, Input)> = Vec::new();
         for refused in &reply.refusals {
@@ -181,7 +206,10 @@ impl World {
             let later = outstanding.batches.split_off(&(reply.through + 1));
             let durable = std::mem::replace(&mut outstanding.batches, later);
             leader.links[node].acknowledged += durable.len() as u64;
-            for (batch, sent) in durable {
+            for (batch, SentBatch { at, stores, sent }) in durable {
+                let link = &mut leader.links[node];
+                link.stored += u32::from(stores);
+                link.took += if stores { now.0 - at.0 } else { 0 };
                 for sent in sent {
                     let refused = reply.refusals.iter().any(|refused| {
                         refused.batch == batch
@@ -197,19 +225,19 @@ impl World {
         for (partition, id, answer) in reply.reads {
             inputs.push((partition, Input::Read { id, answer }));
         }
-        let mut members = Vec::new();
         for (partition, token, answer) in reply.fences {
-            members.extend(answer.member.then_some(partition));
             inputs.push((partition, Input::Fenced { store, token, answer }));
         }
         for (partition, token, complete) in reply.copies {
             inputs.push((partition, Input::Copied { store, token, complete }));
         }
+        for compared in reply.comparisons {
+            let Comparison { partition, token, attempt, complete, restored } = compared;
+            let input = Input::Compared { store, token, attempt, complete, restored };
+            inputs.push((partition, input));
+        }
         for (partition, input) in inputs {
             self.feed(partition.index(), input);
-        }
-        for partition in members {
-            self.tell_configuration(partition, store);
         }
     }
 
@@ -252,22 +280,26 @@ fn sent(batch: &Batch) -> Vec<Sent> {
         token: section.token,
         versions: section.writes.iter().map(|write| write.version).collect(),
         finish: false,
+        told: None,
     });
-    let finishes = batch.orders.iter().filter(|(_, _, order)| *order == NodeOrder::Finish);
-    let finishes = finishes.map(|(partition, token, _)| Sent {
-        partition: *partition,
-        token: *token,
-        versions: Vec::new(),
-        finish: true,
+    let orders = batch.orders.iter().filter_map(|(partition, token, order)| {
+        let (finish, told) = match order {
+            NodeOrder::Finish => (true, None),
+            NodeOrder::Configuration(configuration) => (false, Some(configuration.version)),
+            _ => return None,
+        };
+        let (partition, token) = (*partition, *token);
+        Some(Sent { partition, token, versions: Vec::new(), finish, told })
     });
-    sections.chain(finishes).collect()
+    sections.chain(orders).collect()
 }
 
 fn acknowledge(store: StoreId, sent: Sent) -> Vec<(PartitionId, Input)> {
-    let Sent { partition, token, versions, finish } = sent;
-    let finished = finish.then_some((partition, Input::Finished { store, token }));
-    let acknowledged = versions
-        .into_iter()
-        .map(|version| (partition, Input::Acknowledged { store, token, version }));
-    finished.into_iter().chain(acknowledged).collect()
+    let Sent { partition, token, versions, finish, told } = sent;
+    let finished = finish.then_some(Input::Finished { store, token });
+    let told = told.map(|version| Input::Told { store, token, version });
+    let acknowledged =
+        versions.into_iter().map(|version| Input::Acknowledged { store, token, version });
+    let inputs = finished.into_iter().chain(told).chain(acknowledged);
+    inputs.map(|input| (partition, input)).collect()
 }

@@ -8,7 +8,7 @@ use super::leader::Leader;
 use super::network::StreamId;
 use super::profile::MILLISECOND;
 use super::world::{Event, World};
-use crate::logic::detector::{self, DetectorSettings, Suspicion};
+use crate::logic::detector::{self, DetectorSettings, SlownessSettings, Suspicion};
 use crate::logic::membership::{
     Answer, Change, Cluster, Input, Membership, MembershipSettings, Output, Registration,
 };
@@ -18,6 +18,15 @@ use crate::types::{BootId, ClusterId, Moment, PartitionId, StoreId};
 
 /// Between two looks at the time.
 pub(super) const LEADER_TICK: u64 = 25 * MILLISECOND;
+
+/// Stores are judged sooner here: a run takes seconds.
+const SLOWNESS: SlownessSettings = SlownessSettings {
+    interval: Duration::from_millis(100),
+    factor: 10,
+    least: Duration::from_millis(10),
+    slow_after: Duration::from_secs(1),
+    fast_after: Duration::from_millis(400),
+};
 
 /// A start of a node's process, as it names itself.
 fn boot_id(node: usize, boot: u64) -> BootId {
@@ -47,6 +56,7 @@ impl World {
             suspect_after: Duration::from_micros(self.profile.suspect_after),
             evict_after: Duration::from_micros(self.profile.evict_after),
             tick_interval: Duration::from_micros(LEADER_TICK),
+            slowness: SLOWNESS,
             ..DetectorSettings::default()
         };
         let settings = MembershipSettings {
@@ -108,7 +118,9 @@ impl World {
     }
 
     fn tell(&mut self, node: usize, boot: u64, told: Told) {
-        let Some(cluster) = self.metadata.state.cluster.map(|cluster| cluster.id) else { return };
+        let cluster = self.metadata.state.cluster.map(|cluster| cluster.id);
+        // Only who is accepted looks at it.
+        let cluster = cluster.unwrap_or(ClusterId::from_number(0));
         let delay = super::network::delay(&self.profile, &mut self.random);
         let at = self.network.to_node(self.now, node, delay);
         self.queue.plan(at, Event::Told { node, boot, told, cluster });
@@ -200,15 +212,23 @@ impl World {
             Output::Suspected { store, .. } => self.tell_all(store, StoreEvent::Suspected),
             Output::Recovered { store, .. } => self.tell_all(store, StoreEvent::Recovered),
             Output::Evicted(store) => self.tell_all(store, StoreEvent::Evicted),
+            Output::Slow { store, .. } => {
+                self.counts.slow += 1;
+                self.tell_all(store, StoreEvent::Slow);
+            }
+            Output::Fast(store) => self.tell_all(store, StoreEvent::Fast),
             Output::Targets(table) => self.retarget(&table),
             Output::Departure { boot, may_stop: true, .. } => {
                 let (node, boot) = named(boot);
                 self.tell(node, boot, Told::MayStop);
             }
-            Output::Departure { .. }
-            | Output::Copies { .. }
-            | Output::Stalled(_)
-            | Output::AllLate => {}
+            Output::Copies { copies, floor } => {
+                if let Some(leader) = &mut self.leader {
+                    leader.settings.copies = copies;
+                }
+                self.feed_all(&io::Input::Copies { wanted: copies, floor });
+            }
+            Output::Departure { .. } | Output::Stalled(_) | Output::AllLate => {}
         }
     }
 
@@ -227,6 +247,15 @@ impl World {
         for (index, partition) in self.count.all().enumerate() {
             let target = table.stores(partition).iter().copied().collect();
             self.feed(index, io::Input::Target(target));
+        }
+    }
+
+    /// Slow stores are sent something by which they are judged.
+    pub(super) fn probe(&mut self) {
+        let Some(leader) = &self.leader else { return };
+        let slow: Vec<StoreId> = leader.membership.slow().collect();
+        for store in slow {
+            self.add(store, |batch| batch.probe = true);
         }
     }
 
@@ -254,7 +283,7 @@ fn short(
 ) -> Vec<PartitionId> {
     let is_short = |partition: &&crate::logic::partition::Partition| {
         let copies = partition.status().copies;
-        let live = copies.iter().filter(|copy| copy.in_sync && copy.live && copy.peered);
+        let live = copies.iter().filter(|copy| copy.is_sound());
         live.filter(|copy| !without.contains(&copy.store)).count() < floor
     };
     partitions.iter().filter(is_short).map(crate::logic::partition::Partition::id).collect()
@@ -280,6 +309,11 @@ impl Leader {
                     inputs.push(detector::Input::Connected(store));
                 }
                 link.seen = Seen { stream: link.stream, acknowledged: link.acknowledged };
+            }
+            let total = Duration::from_micros(std::mem::take(&mut link.took));
+            let batches = std::mem::take(&mut link.stored);
+            if batches > 0 {
+                inputs.push(detector::Input::Took { store, total, batches });
             }
             let Some(stream) = link.stream else { continue };
             let outstanding = self

@@ -1,5 +1,6 @@
 //! What leader and nodes say to each other: the messages of `proto/`, without their encoding.
 
+use crate::logic::comparison::Point;
 use crate::logic::partition::io::{Attempt, FenceAnswer, ReadAnswer, ReadId, Write};
 use crate::types::{
     Configuration, ConfigurationVersion, Epoch, KeyHash, PartitionId, StoreId, Token, Version,
@@ -19,11 +20,18 @@ pub(super) struct Batch {
     pub(super) orders: Vec<(PartitionId, Token, NodeOrder)>,
     pub(super) sections: Vec<Section>,
     pub(super) reads: Vec<ReadRequest>,
+    pub(super) probe: bool,
 }
 
 impl Batch {
+    /// Whether a node has to write something for it.
+    pub(super) fn stores(&self) -> bool {
+        self.probe || self.sections.iter().any(|section| !section.writes.is_empty())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.orders.is_empty() && self.sections.is_empty() && self.reads.is_empty()
+        let silent = self.orders.is_empty() && self.sections.is_empty() && self.reads.is_empty();
+        silent && !self.probe
     }
 }
 
@@ -35,6 +43,8 @@ pub(super) enum NodeOrder {
     Finish,
     Remove(ConfigurationVersion),
     Configuration(Configuration),
+    Compare { attempt: Attempt, source: StoreId, node: usize, point: Point },
+    Trust,
 }
 
 /// Records of one partition.
@@ -71,6 +81,17 @@ pub(super) struct Reply {
     pub(super) reads: Vec<(PartitionId, ReadId, ReadAnswer)>,
     pub(super) fences: Vec<(PartitionId, Token, FenceAnswer)>,
     pub(super) copies: Vec<(PartitionId, Token, bool)>,
+    pub(super) comparisons: Vec<Comparison>,
+}
+
+/// A comparison ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Comparison {
+    pub(super) partition: PartitionId,
+    pub(super) token: Token,
+    pub(super) attempt: Attempt,
+    pub(super) complete: bool,
+    pub(super) restored: u64,
 }
 
 /// A section or order that was not carried out.

@@ -23,6 +23,8 @@ struct Lane {
     last: Moment,
     /// What arrives later than this is lost.
     cut: Option<Moment>,
+    /// What is under way is held up until then.
+    held: Moment,
 }
 
 /// A stream.
@@ -50,6 +52,15 @@ pub(super) enum Way {
 pub(super) enum Message {
     ToNode(ToNode),
     ToLeader(ToLeader),
+}
+
+impl Message {
+    pub(super) fn way(&self) -> Way {
+        match self {
+            Self::ToNode(_) => Way::ToNode,
+            Self::ToLeader(_) => Way::ToLeader,
+        }
+    }
 }
 
 /// All streams, and the ways that are cut.
@@ -123,9 +134,25 @@ impl Network {
 
     /// Whether a message that arrives now on this stream was not lost when it broke.
     pub(super) fn arrives(&self, now: Moment, id: StreamId, way: Way) -> bool {
+        self.lane(id, way).cut.is_none_or(|cut| now <= cut)
+    }
+
+    fn lane(&self, id: StreamId, way: Way) -> &Lane {
         let stream = self.stream(id);
-        let lane = if way == Way::ToNode { &stream.to_node } else { &stream.to_leader };
-        lane.cut.is_none_or(|cut| now <= cut)
+        if way == Way::ToNode { &stream.to_node } else { &stream.to_leader }
+    }
+
+    /// Until when what is under way on a stream is held up, all of it: its order stays.
+    pub(super) fn held(&self, id: StreamId, way: Way) -> Moment {
+        self.lane(id, way).held
+    }
+
+    /// Holds up what is under way on a stream.
+    pub(super) fn hold(&mut self, id: StreamId, way: Way, until: Moment) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let lane = if way == Way::ToNode { &mut stream.to_node } else { &mut stream.to_leader };
+            lane.held = lane.held.max(until);
+        }
     }
 
     /// Breaks a stream; false if it was broken already.

@@ -3,13 +3,15 @@
 //! A commit takes all that has arrived, judges it in order, and answers once it is durable. Reads go
 //! past it, to what is durable already. A crash in the middle of a commit leaves a prefix of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::disk::RealStore;
-use super::messages::{Batch, NodeOrder, ReadRequest, Refused, Reply, ToNode};
+use super::losses::{self, Journal};
+use super::messages::{Batch, Comparison, NodeOrder, ReadRequest, Refused, Reply, ToNode};
 use super::network::StreamId;
 use super::random::Random;
 use super::store::{Item, Store, checksum};
+use crate::logic::comparison::{Doubt, Finding, Point};
 use crate::logic::mutants::{self, Mutant};
 use crate::logic::partition::io::{Attempt, ReadAnswer, Summary, Write};
 use crate::logic::replica::{Admission, Change, Order, Replica};
@@ -40,6 +42,17 @@ pub(super) struct CopyJob {
     pub(super) source: usize,
     pub(super) source_store: StoreId,
     pub(super) heard: Moment,
+    /// A whole copy is compared.
+    pub(super) comparison: Option<Comparing>,
+}
+
+/// How a comparison goes.
+#[derive(Clone, Debug)]
+pub(super) struct Comparing {
+    attempt: Attempt,
+    point: Point,
+    restored: u64,
+    unclear: bool,
 }
 
 /// A fence to be answered.
@@ -64,7 +77,7 @@ pub(super) struct Group {
     /// Sections with records, in case there is no room for them.
     stored: Vec<(StreamId, Refused)>,
     /// Copies that brought records.
-    installed: Vec<(StreamId, PartitionId, Token)>,
+    installed: Vec<(StreamId, PartitionId, Token, Option<Attempt>)>,
 }
 
 /// A node: a machine with one disk, on which a process runs or does not.
@@ -75,6 +88,11 @@ pub(super) struct Node {
     pub(super) real: Option<RealStore>,
     /// What was being committed when the process died.
     pub(super) half_done: Vec<Item>,
+    /// What the store may lose, if it may.
+    pub(super) journal: Option<Journal>,
+    /// How far the store is to be trusted, and of which partitions it may have lost something.
+    pub(super) doubt: Doubt,
+    pub(super) lost: BTreeSet<PartitionId>,
     pub(super) up: bool,
     /// Counts the starts of its process.
     pub(super) boot: u64,
@@ -86,6 +104,8 @@ pub(super) struct Node {
     pub(super) leaving: bool,
     /// Its disk takes no values before this.
     pub(super) full_until: Moment,
+    /// Its disk is slow before this.
+    pub(super) slow_until: Moment,
     pub(super) paused_until: Moment,
     pub(super) replica: Replica,
     pub(super) inbox: VecDeque<Arrival>,
@@ -96,19 +116,29 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(store: StoreId, count: PartitionCount, real: Option<RealStore>) -> Self {
+    pub(super) fn new(
+        store: StoreId,
+        count: PartitionCount,
+        real: Option<RealStore>,
+        buffered: Option<bool>,
+    ) -> Self {
         let store = Store::new(store);
-        let replica = Replica::new(store.id, count, store.promised, true, |id| store.held(id));
+        let replica =
+            Replica::new(store.id, count, store.promised, Doubt::None, |id| store.held(id));
         Self {
-            store,
             real,
             half_done: Vec::new(),
+            journal: buffered.map(|buffered| Journal::new(buffered, &store)),
+            doubt: Doubt::None,
+            lost: BTreeSet::new(),
+            store,
             up: false,
             boot: 0,
             cluster: None,
             registered: false,
             leaving: false,
             full_until: Moment::ZERO,
+            slow_until: Moment::ZERO,
             paused_until: Moment::ZERO,
             replica,
             inbox: VecDeque::new(),
@@ -122,10 +152,16 @@ impl Node {
     /// Its process starts, knowing only what is durable.
     pub(super) fn start(&mut self, count: PartitionCount) -> Result<(), String> {
         if let Some(real) = &mut self.real {
-            real.open(&mut self.store, std::mem::take(&mut self.half_done))?;
+            let doubt = real.open(&mut self.store, std::mem::take(&mut self.half_done))?;
+            if doubt != self.doubt {
+                return Err(format!("the store is {doubt:?}, and should be {:?}", self.doubt));
+            }
         }
-        let store = &self.store;
-        self.replica = Replica::new(store.id, count, store.promised, true, |id| store.held(id));
+        let (store, doubt) = (&self.store, self.doubt);
+        if let Some(journal) = &mut self.journal {
+            *journal = Journal::new(journal.is_buffered(), store);
+        }
+        self.replica = Replica::new(store.id, count, store.promised, doubt, |id| store.held(id));
         self.watermarks =
             store.copies.iter().map(|(partition, copy)| (*partition, copy.watermark)).collect();
         self.up = true;
@@ -137,11 +173,8 @@ impl Node {
 
     /// Its process dies. Of the commit under way a prefix is there.
     pub(super) fn crash(&mut self, random: &mut Random) {
-        self.up = false;
-        self.inbox.clear();
-        self.current = None;
-        self.copies.clear();
-        let items = self.committing.take().map(|group| group.items).unwrap_or_default();
+        let items = self.stop();
+        self.doubt = self.doubt.max(Doubt::Unclean);
         if let Some(real) = &mut self.real {
             real.crash(&items, random);
             self.half_done = items;
@@ -149,6 +182,15 @@ impl Node {
             let count = random.index(items.len() + 1);
             items.into_iter().take(count).for_each(|item| self.store.apply(item));
         }
+    }
+
+    /// Nothing goes on any more. Says what was being committed.
+    pub(super) fn stop(&mut self) -> Vec<Item> {
+        self.up = false;
+        self.inbox.clear();
+        self.current = None;
+        self.copies.clear();
+        self.committing.take().map(|group| group.items).unwrap_or_default()
     }
 
     pub(super) fn is_committing(&self) -> bool {
@@ -206,14 +248,33 @@ impl Node {
     }
 
     /// Makes a commit durable.
-    pub(super) fn store_items(&mut self, items: Vec<Item>) -> Result<(), String> {
+    pub(super) fn store_items(&mut self, now: Moment, items: Vec<Item>) -> Result<(), String> {
         if let Some(real) = &mut self.real {
             real.commit(&items)?;
         }
+        if let Some(journal) = self.journal.as_mut().filter(|_| !items.is_empty()) {
+            journal.note(&self.store, &items);
+        }
+        let changes = losses::has_changes(&items);
         for item in items {
+            if let Item::Begin(partition, _)
+            | Item::Start(partition, _)
+            | Item::Remove(partition, _) = &item
+            {
+                self.lost.remove(partition);
+            }
             self.store.apply(item);
         }
-        Ok(())
+        if changes && self.is_buffered() { self.sync(now) } else { Ok(()) }
+    }
+
+    /// Once every partition was compared, the store is trusted again.
+    pub(super) fn settle_doubt(&mut self) -> Result<(), String> {
+        if self.doubt == Doubt::None || self.replica.is_in_doubt() {
+            return Ok(());
+        }
+        self.doubt = Doubt::None;
+        self.real.as_mut().map_or(Ok(()), RealStore::trust)
     }
 
     pub(super) fn arrive(&mut self, arrival: Arrival) {
@@ -249,9 +310,16 @@ impl Node {
         for (stream, refused) in std::mem::take(&mut group.stored) {
             group.told.entry(stream).or_default().refusals.push(refused);
         }
-        for (stream, partition, token) in std::mem::take(&mut group.installed) {
+        for (stream, partition, token, attempt) in std::mem::take(&mut group.installed) {
             self.copies.retain(|other, job| *other != partition || job.token != token);
-            let copies = &mut group.told.entry(stream).or_default().copies;
+            let told = group.told.entry(stream).or_default();
+            if let Some(attempt) = attempt {
+                let failed = Comparison { partition, token, attempt, complete: false, restored: 0 };
+                told.comparisons.retain(|it| (it.partition, it.attempt) != (partition, attempt));
+                told.comparisons.push(failed);
+                continue;
+            }
+            let copies = &mut told.copies;
             copies.retain(|(other, of, _)| *other != partition || *of != token);
             copies.push((partition, token, false));
         }
@@ -269,6 +337,15 @@ impl Node {
             }
             Err(_) => group.ends.push(stream),
         }
+    }
+
+    /// A leader that has lost its metadata asks for a promise; nothing is being committed.
+    pub(super) fn promise(&mut self, now: Moment, epoch: Epoch) -> Result<(), String> {
+        if self.replica.open(epoch).is_err() {
+            return Err(format!("it would not promise epoch {epoch}"));
+        }
+        (self.current, self.copies) = (None, BTreeMap::new());
+        self.store_items(now, vec![Item::Promise(epoch)])
     }
 
     fn end_stream(&mut self, group: &mut Group) {
@@ -331,6 +408,8 @@ impl Node {
             NodeOrder::Finish => Order::Finish,
             NodeOrder::Remove(version) => Order::Remove(*version),
             NodeOrder::Configuration(configuration) => Order::Configuration(configuration.clone()),
+            NodeOrder::Compare { .. } => Order::Compare,
+            NodeOrder::Trust => Order::Trust,
         };
         let Ok(admission) = self.replica.order(removal_clock(now), epoch, partition, token, asked)
         else {
@@ -359,7 +438,25 @@ impl Node {
                     source: node,
                     source_store: source,
                     heard: now,
+                    comparison: None,
                 });
+            }
+            (Admission::Compare, NodeOrder::Compare { attempt, source, node, point }) => {
+                let comparison = Comparing { attempt, point, restored: 0, unclear: false };
+                group.started.push(CopyJob {
+                    number: 0,
+                    stream,
+                    epoch,
+                    partition,
+                    token,
+                    source: node,
+                    source_store: source,
+                    heard: now,
+                    comparison: Some(comparison),
+                });
+            }
+            (_, NodeOrder::Trust) => {
+                self.lost.remove(&partition);
             }
             _ => {}
         }
@@ -377,11 +474,14 @@ impl Node {
     ) {
         let Some(job) = self.copies.values_mut().find(|job| job.number == number) else { return };
         job.heard = now;
+        if job.comparison.is_some() {
+            return self.compare(group, number, records, done);
+        }
         let job = job.clone();
         let (partition, token) = (job.partition, job.token);
         let admitted = self.replica.admit_install(job.epoch, partition, token).is_ok();
         if admitted {
-            group.installed.push((job.stream, partition, token));
+            group.installed.push((job.stream, partition, token, None));
             for (key_hash, write) in records {
                 let same = self.store.entry(partition, key_hash).is_some_and(|entry| {
                     entry.write.version == write.version
@@ -402,6 +502,40 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Records of the copy with which one's own is compared: what is settled and missing is stored.
+    fn compare(
+        &mut self,
+        group: &mut Group,
+        number: u64,
+        records: Vec<(KeyHash, Write)>,
+        done: Option<bool>,
+    ) {
+        let Some(job) = self.copies.values_mut().find(|job| job.number == number) else { return };
+        let Some(comparing) = &mut job.comparison else { return };
+        let (partition, token, attempt) = (job.partition, job.token, comparing.attempt);
+        let admitted = self.replica.admit_section(job.epoch, partition, token).is_ok();
+        for (key_hash, write) in records.into_iter().filter(|_| admitted) {
+            let own = self.store.version(partition, key_hash);
+            match comparing.point.judge(Some(own), write.version) {
+                Finding::Held => {}
+                Finding::Unclear => comparing.unclear = true,
+                Finding::Missing => {
+                    comparing.restored += 1;
+                    group.items.push(Item::Put(partition, key_hash, write));
+                }
+            }
+        }
+        group.installed.push((job.stream, partition, token, Some(attempt)));
+        if let Some(complete) = done.or((!admitted).then_some(false)) {
+            let (complete, restored) = (complete && !comparing.unclear, comparing.restored);
+            let told = group.told.entry(job.stream).or_default();
+            told.comparisons.push(Comparison { partition, token, attempt, complete, restored });
+            self.copies.remove(&partition);
+        }
+    }
+}
+
 impl Group {
     fn adds_value(&self) -> bool {
         self.items.iter().any(|item| match item {
@@ -416,7 +550,8 @@ pub(super) fn log(group: &mut Group, partition: PartitionId, change: Change) {
         Change::Promise(epoch) => Item::Promise(epoch),
         Change::Begin(token) => Item::Begin(partition, token),
         Change::Start(token) => Item::Start(partition, token),
-        Change::Finish(token) => Item::Finish(partition, token),
+        // No operator of a simulated cluster has anything adopted.
+        Change::Finish(token) | Change::Adopt(token) => Item::Finish(partition, token),
         Change::Remove(version) => Item::Remove(partition, version),
         Change::Configuration(configuration) => Item::Configuration(partition, configuration),
     });

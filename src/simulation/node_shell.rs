@@ -1,7 +1,7 @@
 //! A node's shell: it takes what arrives to the next commit, and answers when that is durable.
 
 use super::disk::RealStore;
-use super::messages::{ReadRequest, ToLeader, ToNode};
+use super::messages::{ReadRequest, Reply, ToLeader, ToNode};
 use super::network::StreamId;
 use super::node::{Arrival, Fence, Group, log, removal_clock};
 use super::profile::{MILLISECOND, SECOND};
@@ -13,6 +13,8 @@ use crate::types::Moment;
 
 /// A node that hears nothing from its source gives the copy up.
 const SOURCE_PATIENCE: u64 = 3 * SECOND;
+/// So many of a hundred reads take far longer than others, while there are faults.
+const SLOW_READS: u64 = 3;
 /// Between two looks at what is due.
 const NODE_TICK: u64 = 100 * MILLISECOND;
 
@@ -49,6 +51,17 @@ impl World {
         };
         if self.nodes[index].up && self.nodes[index].boot == boot {
             let reply = self.nodes[index].answer(reads);
+            // Readers are threads of their own: one may stand still between reading and answering.
+            let slow = self.chaos && self.random.percent(SLOW_READS);
+            let longest = if slow { self.profile.longest_read } else { 1 };
+            let at = Moment(self.now.0 + self.random.below(longest));
+            self.queue.plan(at, Event::NodeAnswers { stream, reply });
+        }
+    }
+
+    pub(super) fn node_answers(&mut self, stream: StreamId, reply: Reply) {
+        let (index, boot) = (self.network.stream(stream).node, self.network.stream(stream).boot);
+        if self.nodes[index].up && self.nodes[index].boot == boot {
             self.send_to_leader(stream, ToLeader::Reply(reply));
         }
     }
@@ -70,7 +83,9 @@ impl World {
         let slow = self.random.per_million(self.profile.long_commits) && self.chaos;
         let disk = self.profile.disk;
         let longest = if slow { self.profile.longest_commit.max(disk) } else { disk * 3 };
-        let at = Moment(self.now.0 + self.random.between(disk, longest));
+        let slow = self.chaos && self.nodes[index].slow_until > self.now;
+        let extra = if slow { self.random.between(20, 60) * MILLISECOND } else { 0 };
+        let at = Moment(self.now.0 + extra + self.random.between(disk, longest));
         self.queue.plan(at, Event::Committed { node: index, boot: self.nodes[index].boot });
     }
 
@@ -91,7 +106,7 @@ impl World {
         for item in &group.items {
             self.check_item(index, item);
         }
-        if let Err(problem) = self.nodes[index].store_items(group.items) {
+        if let Err(problem) = self.nodes[index].store_items(self.now, group.items) {
             self.violate(format!("node {index}: {problem}"));
         }
         for stream in group.ends {
@@ -124,7 +139,8 @@ impl World {
         let member = fence.member && node.store.is_member(fence.partition, fence.token);
         let watermark = node.watermarks.get(&fence.partition).copied().unwrap_or_default();
         let records = if member { node.above(fence.partition, watermark) } else { Vec::new() };
-        FenceAnswer { attempt: fence.attempt, member, watermark, records }
+        let doubt = node.replica.doubt(fence.partition);
+        FenceAnswer { attempt: fence.attempt, member, doubt, watermark, records }
     }
 
     /// Time passes on a node: silent sources are given up, watermarks are logged, signs of life sent.
@@ -145,13 +161,26 @@ impl World {
         }
         if !self.nodes[index].is_committing() {
             self.commit_quiet(index);
-            let rested = self.nodes[index].real.as_mut().map_or(Ok(()), RealStore::rest);
-            if let Err(problem) = rested {
+            if let Err(problem) = self.rest(index) {
                 self.violate(format!("node {index}: {problem}"));
             }
         }
         self.queue.plan(Moment(now.0 + NODE_TICK), Event::NodeTick { node: index, boot });
         self.node_reports(index);
+    }
+
+    /// What a store does for itself. The real one syncs when it rests, so a buffered one rests when it
+    /// is synced.
+    fn rest(&mut self, index: usize) -> Result<(), String> {
+        let now = self.now;
+        let node = &mut self.nodes[index];
+        node.settle_doubt()?;
+        if node.is_sync_due(now) {
+            node.sync(now)?;
+        } else if node.is_buffered() {
+            return Ok(());
+        }
+        node.real.as_mut().map_or(Ok(()), RealStore::rest)
     }
 
     /// What falls due by itself: removals, and watermarks that the log does not have.

@@ -20,6 +20,11 @@ pub(super) struct Rates {
     pub(super) power_cut: Option<u64>,
     pub(super) full_disk: Option<u64>,
     pub(super) leave: Option<u64>,
+    pub(super) lost_batch: Option<u64>,
+    pub(super) machine: Option<u64>,
+    pub(super) slow_disk: Option<u64>,
+    pub(super) metadata_loss: Option<u64>,
+    pub(super) operate: Option<u64>,
 }
 
 /// One run.
@@ -49,13 +54,20 @@ pub(super) struct Profile {
     /// So many of a million commits take far longer.
     pub(super) long_commits: u64,
     pub(super) longest_commit: u64,
+    /// A few reads take up to this long.
+    pub(super) longest_read: u64,
     /// Nodes have the real store, over simulated disks.
     pub(super) real_stores: bool,
-    /// The leader hears answers on streams that it gave up.
+    /// Stores are synced every second only.
+    pub(super) buffered: bool,
+    /// The leader hears answers on streams that it gave up. Not where stores lose what they have
+    /// acknowledged: there it matters that links forget their old streams.
     pub(super) late_answers: bool,
     /// Copied records come so many at a time.
     pub(super) chunk: usize,
     pub(super) missing_bytes: usize,
+    /// What the leader may remember: nothing, a key or two, or all of them.
+    pub(super) cache_bytes: usize,
     pub(super) peering_grace: u64,
     pub(super) absent_grace: u64,
     pub(super) suspect_after: u64,
@@ -93,12 +105,15 @@ impl Profile {
             disk: random.between(60, 800),
             long_commits: *random.pick(&[0, 500, 10_000]),
             longest_commit: *random.pick(&[20, 300, 2_500]) * MILLISECOND,
+            longest_read: *random.pick(&[1, 20, 240]) * MILLISECOND,
             real_stores: random.percent(50) && !mutants::enabled_in_stores(),
+            buffered: random.percent(15),
             late_answers: random.percent(40),
             chunk: random.index(3) + 1,
             peering_grace: *random.pick(&[20, 100, 500]) * MILLISECOND,
             absent_grace: *random.pick(&[100, 500, 3_000]) * MILLISECOND,
             missing_bytes: *random.pick(&[1 << 20, 2_000]),
+            cache_bytes: *random.pick(&[0, 300, 500, 500, 900, 1 << 20]),
             suspect_after: *random.pick(&[300, 1_000]) * MILLISECOND,
             quiet: *random.pick(&[10, 300, 1_000]) * MILLISECOND,
             departure: random.between(100, 6_000) * MILLISECOND,
@@ -111,7 +126,20 @@ impl Profile {
         if random.percent(25) {
             profile.make_restless(random);
         }
+        profile.late_answers &= !profile.loses();
+        // A store that may have lost something waits for every member: for a wiped one for ever.
+        profile.rates.wipe = profile.rates.wipe.filter(|_| !profile.buffered);
         profile
+    }
+
+    /// The journal of what a store may lose: whether it is buffered; none if it loses nothing.
+    pub(super) fn journal(&self) -> Option<bool> {
+        self.loses().then_some(self.buffered)
+    }
+
+    /// Whether stores may lose what they have acknowledged.
+    pub(super) fn loses(&self) -> bool {
+        self.buffered || self.rates.lost_batch.is_some()
     }
 
     /// Leaders that hardly live long enough to hear every member, among members that are late, with
@@ -154,6 +182,12 @@ impl Profile {
             power_cut: rate(20, 5 * SECOND),
             full_disk: rate(25, 4 * SECOND),
             leave: rate(25, 4 * SECOND),
+            lost_batch: rate(40, 2 * SECOND),
+            machine: rate(60, 3 * SECOND),
+            slow_disk: rate(25, 4 * SECOND),
+            metadata_loss: rate(20, 6 * SECOND),
+            // Of other draws, so that it changes no run but those that it is part of.
+            operate: self.chaos.is_multiple_of(4).then_some(self.chaos / 6),
         };
     }
 }

@@ -42,8 +42,8 @@ pub(super) struct Copy {
     pub(super) token: Option<Token>,
     pub(super) shadow: bool,
     pub(super) records: BTreeMap<KeyHash, Entry>,
-    pub(super) configuration: ConfigurationVersion,
-    pub(super) named: Option<Token>,
+    /// The newest configuration it heard of.
+    pub(super) configuration: Option<Configuration>,
     pub(super) watermark: Version,
 }
 
@@ -87,11 +87,12 @@ impl Store {
     pub(super) fn held(&self, partition: PartitionId) -> Held {
         let Some(copy) = self.copies.get(&partition) else { return Held::default() };
         Held {
+            doubted: false,
             token: copy.token,
             shadow: copy.shadow,
             records: !copy.records.is_empty(),
-            configuration: copy.configuration,
-            named: copy.named,
+            configuration: copy.configuration.as_ref().map(|it| it.version).unwrap_or_default(),
+            named: copy.configuration.as_ref().and_then(|it| it.token_of(self.id)),
         }
     }
 
@@ -150,10 +151,7 @@ impl Store {
                 (copy.token, copy.shadow) = (None, false);
             }
             Item::Configuration(partition, configuration) => {
-                let id = self.id;
-                let copy = self.copy(partition);
-                copy.configuration = configuration.version;
-                copy.named = configuration.token_of(id);
+                self.copy(partition).configuration = Some(configuration);
             }
             Item::Watermark(partition, version) => self.copy(partition).watermark = version,
             Item::Put(partition, key_hash, write) => self.put(partition, key_hash, write, false),

@@ -9,14 +9,16 @@ use super::disk::RealStore;
 use super::faults::Fault;
 use super::leader::{Leader, Metadata};
 use super::members::{Saying, Told};
-use super::messages::{ReadRequest, ToLeader};
+use super::messages::{ReadRequest, Reply, ToLeader};
 use super::network::{Message, Network, StreamId, Way};
 use super::node::Node;
 use super::profile::{MILLISECOND, Profile, SECOND};
 use super::queue::Queue;
 use super::random::Random;
+use super::reduce::Omission;
 use super::trace::Trace;
 use crate::logic::history::{Kind, Operation, Outcome};
+use crate::logic::partition::cache::Cache;
 use crate::logic::partition::io::Write;
 use crate::types::{ClusterId, IndexKey, KeyHash, Moment, PartitionCount, StoreId};
 
@@ -66,6 +68,10 @@ pub(super) enum Event {
         stream: StreamId,
         reads: Vec<ReadRequest>,
     },
+    NodeAnswers {
+        stream: StreamId,
+        reply: Reply,
+    },
     NodeTick {
         node: usize,
         boot: u64,
@@ -74,6 +80,9 @@ pub(super) enum Event {
         node: usize,
     },
     DiskFails {
+        node: usize,
+    },
+    BatchFails {
         node: usize,
     },
     Pull(Pull),
@@ -141,6 +150,8 @@ pub(super) struct World {
     pub(super) next_job: u64,
     pub(super) metadata: Metadata,
     pub(super) leader: Option<Leader>,
+    /// What the leader remembers.
+    pub(super) cache: Cache,
     /// Counts the starts of the leader.
     pub(super) incarnation: u64,
     pub(super) leader_paused_until: Moment,
@@ -151,6 +162,12 @@ pub(super) struct World {
     pub(super) trace: Trace,
     /// There are faults.
     pub(super) chaos: bool,
+    /// Faults that are left out.
+    pub(super) omission: Omission,
+    /// The number of the next fault.
+    pub(super) next_fault: u64,
+    /// The faults there were, by number.
+    pub(super) faults: Vec<(u64, Fault)>,
     /// Clients ask no more.
     pub(super) quiet: bool,
     /// What paused processes will find.
@@ -159,7 +176,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, with_lines: bool) -> Self {
+    pub(super) fn new(seed: u64, omission: Omission, with_lines: bool) -> Self {
         let mut random = Random::new(seed);
         let profile = Profile::draw(&mut random);
         let count = PartitionCount::new(profile.partitions).unwrap_or(PartitionCount::DEFAULT);
@@ -174,12 +191,16 @@ impl World {
             network: Network::new(profile.nodes),
             nodes: stores
                 .iter()
-                .map(|store| Node::new(*store, count, new_disk(&profile, count, &mut random)))
+                .map(|store| {
+                    let disk = new_disk(&profile, count, &mut random);
+                    Node::new(*store, count, disk, profile.journal())
+                })
                 .collect(),
             next_store: 100,
             next_job: 0,
             metadata: Metadata::default(),
             leader: None,
+            cache: Cache::new(profile.cache_bytes),
             incarnation: 0,
             leader_paused_until: Moment::ZERO,
             clients,
@@ -188,6 +209,9 @@ impl World {
             counts: Counts::default(),
             trace,
             chaos: true,
+            omission,
+            next_fault: 0,
+            faults: Vec::new(),
             quiet: false,
             waiting: BTreeMap::new(),
             done: false,
@@ -229,7 +253,8 @@ impl World {
         Some(match event {
             Event::Deliver { stream, message: Message::ToNode(_) }
             | Event::NodeLoses { stream }
-            | Event::NodeReads { stream, .. } => Process::Node(self.network.stream(*stream).node),
+            | Event::NodeReads { stream, .. }
+            | Event::NodeAnswers { stream, .. } => Process::Node(self.network.stream(*stream).node),
             Event::Committed { node, .. }
             | Event::Told { node, .. }
             | Event::NodeTick { node, .. }
@@ -293,8 +318,10 @@ impl World {
             Event::LeaveEnds { node, boot } => self.leave_ends(node, boot),
             Event::Committed { node, boot } => self.node_committed(node, boot),
             Event::NodeReads { stream, reads } => self.node_reads(stream, &reads),
+            Event::NodeAnswers { stream, reply } => self.node_answers(stream, reply),
             Event::NodeTick { node, boot } => self.node_tick(node, boot),
             Event::DiskFails { node } => self.disk_fails(node),
+            Event::BatchFails { node } => self.batch_fails(node),
             Event::StartNode { node } => self.start_node(node),
             Event::Pull(pull) => self.serve_pull(pull),
             Event::Pulled { node, boot, job, records, done, next } => {
@@ -331,7 +358,11 @@ impl World {
     fn deliver(&mut self, stream: StreamId, message: Message) {
         if self.lingers(stream) {
             let at = Moment(self.now.0 + self.random.below(2 * SECOND));
-            self.queue.plan(at, Event::Deliver { stream, message });
+            self.network.hold(stream, message.way(), at);
+        }
+        let held = self.network.held(stream, message.way());
+        if held > self.now {
+            self.queue.plan(held, Event::Deliver { stream, message });
             return;
         }
         match message {
@@ -388,5 +419,5 @@ const INDEX_KEY: IndexKey = IndexKey([7; 16]);
 
 /// A disk for the real store, if nodes have it.
 fn new_disk(profile: &Profile, count: PartitionCount, random: &mut Random) -> Option<RealStore> {
-    profile.real_stores.then(|| RealStore::new(INDEX_KEY, count, random))
+    profile.real_stores.then(|| RealStore::new(INDEX_KEY, count, profile.buffered, random))
 }

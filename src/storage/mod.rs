@@ -80,6 +80,7 @@ pub use change::Unusable;
 pub use digest::{Digest, LEAVES};
 pub use disk::real::RealDisk;
 pub use disk::simulated::SimulatedDisk;
+pub use disk::volume::VolumeDisk;
 pub use disk::{Disk, DiskFile, Space};
 pub use error::{ReadError, StorageError};
 pub use maintenance::Maintenance;

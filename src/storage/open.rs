@@ -27,6 +27,9 @@ pub struct Opened {
     /// The store may have lost what it acknowledged: it was buffered, and the machine has started
     /// anew since. Stays so until [`Store::trust`].
     pub possible_loss: bool,
+    /// Something durable was lost, now or before: that the store has nothing of a partition does not
+    /// mean that it never had. Stays so for ever.
+    pub doubted: bool,
     /// Partitions whose state cannot be read: the store holds them no longer, and what records of
     /// them there are wait to be vouched for. All of them if the tail is damaged.
     pub damaged: Vec<PartitionId>,
@@ -57,11 +60,13 @@ impl<D: Disk> Store<D> {
         let recovered = Recovery::new(&disk, index_key, partitions, &options)?.run(root)?;
         let (tail, damaged) = (recovered.tail, recovered.damaged.clone());
         let store = Self::continue_from(disk, recovered, options)?;
-        let doubt = Doubt::after(&before, tail, &store.options);
-        Status::new(&store.options, doubt).write(&store.shared.disk)?;
+        let status = Status::after(&before, tail, !damaged.is_empty(), &store.options);
+        status.write(&store.shared.disk)?;
+        let doubt = status.doubt();
         let opened = Opened {
             tail: if tail == Tail::Clean && doubt != Doubt::None { Tail::Torn } else { tail },
             possible_loss: doubt == Doubt::Loss,
+            doubted: status.lost_something(),
             damaged,
             fresh: false,
             records: store.reader().records(),
@@ -73,7 +78,8 @@ impl<D: Disk> Store<D> {
     /// trusted again.
     pub fn trust(&mut self) -> Result<(), StorageError> {
         self.shared.healthy()?;
-        Status::new(&self.options, Doubt::None).write(&self.shared.disk)
+        let status = Status::read(&self.shared.disk)?.trusted(&self.options);
+        status.write(&self.shared.disk)
     }
 
     fn create(
@@ -103,6 +109,7 @@ impl<D: Disk> Store<D> {
         let opened = Opened {
             tail: Tail::Clean,
             possible_loss: false,
+            doubted: false,
             damaged: Vec::new(),
             fresh: true,
             records: 0,

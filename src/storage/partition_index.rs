@@ -40,6 +40,8 @@ pub struct Counts {
     pub tombstones: u64,
     /// Old records for which nobody has vouched, dead ones included.
     pub unvouched: u64,
+    /// About how many bytes all of these take on the disk.
+    pub bytes: u64,
 }
 
 impl Counts {
@@ -51,6 +53,16 @@ impl Counts {
         } else {
             &mut self.records
         }
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        *self.of(entry) += 1;
+        self.bytes += u64::from(entry.place().length);
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        *self.of(entry) -= 1;
+        self.bytes = self.bytes.saturating_sub(u64::from(entry.place().length));
     }
 }
 
@@ -99,7 +111,7 @@ impl PartitionIndex {
         let mut index = Self { table, epochs, membership, sums, ..Self::default() };
         for entry in entries {
             usage.take(entry.place());
-            *index.counts.of(&entry) += 1;
+            index.counts.add(&entry);
             index.remember(&entry);
             index.table.insert_unique(entry.table_hash(), entry, Entry::table_hash);
         }
@@ -137,6 +149,7 @@ impl PartitionIndex {
                 self.membership.shadow = false;
             }
             Control::GarbageFloor(version) => self.raise_floor(*version, context),
+            Control::Adopt(token) => self.adopt(*token, context),
         }
     }
 
@@ -181,15 +194,36 @@ impl PartitionIndex {
             return;
         }
         if context.guards.keep(Guard::FinishDrops) {
-            self.table.retain(|entry| {
+            let Self { table, counts, .. } = self;
+            table.retain(|entry| {
                 if !entry.is_vouched() {
+                    counts.remove(entry);
                     context.usage.release(entry.place());
                 }
                 entry.is_vouched()
             });
             self.sums.drop_unvouched();
-            self.counts.unvouched = 0;
         }
+        self.membership.shadow = false;
+    }
+
+    /// Nobody is left to vouch: what is there counts as it is.
+    fn adopt(&mut self, token: Token, context: &Context<'_>) {
+        let Self { table, epochs, sums, counts, .. } = self;
+        for entry in table.iter_mut().filter(|entry| !entry.is_vouched()) {
+            let (hash, version) = (entry.key_hash(), resolve(epochs, entry.version()));
+            let share = share(context.key, hash, version, entry.checksum);
+            sums.subtract(hash.leaf(), false, share);
+            sums.add(hash.leaf(), true, share);
+            *counts.of(entry) -= 1;
+            entry.set_vouched(true);
+            *counts.of(entry) += 1;
+        }
+        let entries: Vec<Entry> = table.iter().copied().collect();
+        for entry in &entries {
+            self.remember(entry);
+        }
+        self.membership.token = Some(token);
         self.membership.shadow = false;
     }
 
@@ -207,7 +241,7 @@ impl PartitionIndex {
                 let hash = entry.key_hash();
                 let share = share(context.key, hash, version, entry.checksum);
                 sums.subtract(hash.leaf(), entry.is_vouched(), share);
-                *counts.of(entry) -= 1;
+                counts.remove(entry);
                 context.usage.release(entry.place());
             }
             stays
@@ -230,8 +264,9 @@ impl PartitionIndex {
             entry.set_vouched(false);
         }
         self.sums.doubt_all();
-        let Counts { records, tombstones, unvouched } = self.counts;
-        self.counts = Counts { unvouched: records + tombstones + unvouched, ..Counts::default() };
+        let Counts { records, tombstones, unvouched, bytes } = self.counts;
+        let unvouched = records + tombstones + unvouched;
+        self.counts = Counts { unvouched, bytes, ..Counts::default() };
         self.recent.clear();
     }
 
@@ -275,14 +310,14 @@ impl PartitionIndex {
                 }
                 let share = share(context.key, write.key_hash, version, old.checksum);
                 sums.subtract(leaf, old.is_vouched(), share);
-                *counts.of(&old) -= 1;
+                counts.remove(&old);
                 context.usage.release(old.place());
                 *slot.get_mut() = entry;
             }
         }
         let share = share(context.key, write.key_hash, write.version, write.checksum);
         self.sums.add(leaf, true, share);
-        *self.counts.of(&entry) += 1;
+        self.counts.add(&entry);
         context.usage.take(entry.place());
         self.remember(&entry);
     }

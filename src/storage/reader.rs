@@ -16,6 +16,7 @@ use super::partition_index::{Counts, Membership, PartitionIndex, Summary};
 use super::segment::Segment;
 use super::shared::Shared;
 use crate::protocol::record::{Flags, Kind, Record, checksum_of, set_flags};
+use crate::runtime::metrics::DurationHistogram;
 use crate::types::{Epoch, KeyHash, PartitionId, Version};
 
 /// Reads a store beside its commit thread. Clones are cheap.
@@ -68,10 +69,10 @@ pub struct StoreSpace {
 }
 
 /// What syncing costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct SyncStatistics {
-    /// How many syncs there were since the store was opened.
-    pub count: u64,
+    /// How long each took since the store was opened.
+    pub durations: DurationHistogram,
     /// How long the last one took.
     pub last: Duration,
 }
@@ -160,6 +161,11 @@ impl<D: Disk> Reader<D> {
         Ok(bytes.freeze())
     }
 
+    /// The hash under which the index knows a key.
+    pub fn key_hash(&self, key: &[u8]) -> KeyHash {
+        self.shared.index.key().hash(key)
+    }
+
     fn index(&self, partition: PartitionId) -> Option<RwLockReadGuard<'_, PartitionIndex>> {
         self.shared.index.partition(partition).map(|index| index.read())
     }
@@ -228,6 +234,11 @@ impl<D: Disk> Reader<D> {
         self.counts(partition).records
     }
 
+    /// About how many bytes the records of a partition take.
+    pub fn bytes(&self, partition: PartitionId) -> u64 {
+        self.counts(partition).bytes
+    }
+
     /// How many live records the store has.
     pub fn records(&self) -> u64 {
         self.shared.index.count().all().map(|partition| self.live_records(partition)).sum()
@@ -250,8 +261,10 @@ impl<D: Disk> Reader<D> {
 
     /// What syncing costs.
     pub fn sync_statistics(&self) -> SyncStatistics {
-        let (count, micros) = self.shared.syncs();
-        SyncStatistics { count, last: Duration::from_micros(micros) }
+        SyncStatistics {
+            durations: self.shared.sync_durations().clone(),
+            last: Duration::from_micros(self.shared.last_sync_micros()),
+        }
     }
 
     /// Whether a write or sync has failed, so that the store serves no more.

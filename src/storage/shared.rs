@@ -12,6 +12,7 @@ use super::guards::{Guard, Guards};
 use super::index::Index;
 use super::segment::{Segment, Segments};
 use crate::runtime::clock;
+use crate::runtime::metrics::DurationHistogram;
 
 /// How far the log is written, and into which file.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct Shared<D: Disk> {
     written: Mutex<Written<D::File>>,
     synced: AtomicU64,
     failed: AtomicBool,
-    syncs: AtomicU64,
+    sync_durations: DurationHistogram,
     last_sync_micros: AtomicU64,
     /// Bytes that can be written without asking the file system for room.
     pub reusable_bytes: AtomicU64,
@@ -56,7 +57,7 @@ impl<D: Disk> Shared<D> {
             written: Mutex::new(Written { segment: None, number: synced }),
             synced: AtomicU64::new(synced),
             failed: AtomicBool::new(false),
-            syncs: AtomicU64::new(0),
+            sync_durations: DurationHistogram::default(),
             last_sync_micros: AtomicU64::new(0),
             reusable_bytes: AtomicU64::new(0),
             reserve_bytes: AtomicU64::new(0),
@@ -88,17 +89,22 @@ impl<D: Disk> Shared<D> {
         let Some(segment) = segment.filter(|_| number > self.synced()) else { return Ok(()) };
         let before = clock::now();
         self.guarded(segment.file.sync().map_err(StorageError::io("sync the log")))?;
-        let took = clock::now().since(before).as_micros();
-        self.last_sync_micros.store(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let took = clock::now().since(before);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.last_sync_micros.store(micros, Ordering::Relaxed);
+        self.sync_durations.observe(took);
         self.synced.fetch_max(number, Ordering::AcqRel);
         Ok(())
     }
 
-    /// How many syncs there were, and how long the last one took, in microseconds.
-    pub(crate) fn syncs(&self) -> (u64, u64) {
-        let count = self.syncs.load(Ordering::Relaxed);
-        (count, self.last_sync_micros.load(Ordering::Relaxed))
+    /// How long syncs took.
+    pub(crate) fn sync_durations(&self) -> &DurationHistogram {
+        &self.sync_durations
+    }
+
+    /// How long the last sync took, in microseconds.
+    pub(crate) fn last_sync_micros(&self) -> u64 {
+        self.last_sync_micros.load(Ordering::Relaxed)
     }
 
     /// Passes an outcome on; a failure ends the store's service.

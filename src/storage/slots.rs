@@ -1,21 +1,31 @@
 //! Slots: how a node finds its own store on a volume that it shares with its siblings.
 //!
-//! Under the data directory lie `slots/0001`, `0002` and so on, one store each. A node takes the
-//! first slot whose lock it can get, or makes the next. The lock is the kernel's: held as long as
-//! the process lives, gone with it however it ends. The slot's identity - a random `store_id`, and
+//! Under the data directory lie `slots/0001`, `0002` and so on, one store each. A node takes one whose
+//! lock it can get, or makes the next. The lock is the kernel's: held as long as the process lives,
+//! gone with it however it ends.
+//!
+//! Of several it takes the one that was *used last*, by a mark that its node renews every few
+//! seconds. So a node that is started again finds its own store, and not one that has been asleep
+//! since there were more nodes; and as many nodes as there were at the end find the stores there were
+//! at the end, whichever numbers these have. The slot's identity - a random `store_id`, and
 //! the cluster once it has joined one - lies in a small text file that is replaced atomically.
 
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::disk;
 use super::disk::real::RealDisk;
+use crate::runtime::clock;
 use crate::types::{ClusterId, IndexKey, PartitionCount, StoreId};
 
 const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
+/// The file that makes a slot a retired one.
+const RETIRED: &str = "retired";
 const FORMAT: &str = "1";
 
 /// A slot could not be taken or used.
@@ -33,7 +43,8 @@ pub enum SlotError {
     },
     /// Every slot is taken by a live process.
     #[error(
-        "all {max} slots under {} are taken by running nodes; stop one or raise storage.max_slots",
+        "all {max} slots under {} are taken by running nodes or retired; stop one, delete a \
+         retired one or raise storage.max_slots",
         path.display()
     )]
     NoneLeft {
@@ -126,7 +137,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Takes the first slot under a data directory that nobody else has, or makes one.
+    /// Takes the slot under a data directory that was used last and that nobody else has, or makes
+    /// one.
     pub fn take(
         data_dir: &Path,
         max_slots: u16,
@@ -134,11 +146,16 @@ impl Slot {
     ) -> Result<Self, SlotError> {
         let slots = data_dir.join("slots");
         fs::create_dir_all(&slots).map_err(failed("create", &slots))?;
-        for number in 1..=max_slots {
-            let directory = slots.join(format!("{number:04}"));
+        for directory in in_order(&slots, max_slots) {
             fs::create_dir_all(&directory).map_err(failed("create", &directory))?;
+            if directory.join(RETIRED).exists() {
+                continue;
+            }
             match DirectoryLock::take(&directory) {
-                Ok(lock) => return Self::settle(directory, lock, new_store_id),
+                Ok(lock) => {
+                    mark_used(&directory);
+                    return Self::settle(directory, lock, new_store_id);
+                }
                 Err(SlotError::Taken { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -179,6 +196,14 @@ impl Slot {
         self.is_new
     }
 
+    /// Makes sure that nobody takes the slot after this process, durably.
+    pub fn retire(&self) -> Result<(), SlotError> {
+        let text = format!("store {} was taken out of its cluster\n", self.identity.store);
+        let written = RealDisk::new(&self.directory)
+            .and_then(|disk| disk::replace(&disk, RETIRED, text.as_bytes()));
+        written.map_err(failed("retire", &self.directory))
+    }
+
     /// Makes the store part of a cluster for good. Repeating it changes nothing.
     pub fn join(
         &mut self,
@@ -205,6 +230,27 @@ impl Slot {
         write_identity(&self.directory, &identity)?;
         self.identity = identity;
         Ok(())
+    }
+}
+
+/// The slots there may be: those used last first, those that nobody has used by their number.
+fn in_order(slots: &Path, max_slots: u16) -> Vec<PathBuf> {
+    let used = |directory: &Path| directory.join(LOCK).metadata().and_then(|it| it.modified()).ok();
+    let mut all: Vec<_> = (1..=max_slots)
+        .map(|number| slots.join(format!("{number:04}")))
+        .map(|directory| (Reverse(used(&directory)), directory))
+        .collect();
+    all.sort_unstable();
+    all.into_iter().map(|(_, directory)| directory).collect()
+}
+
+/// Marks a slot as in use now. Without the mark it may be found later than others; no more.
+pub fn mark_used(directory: &Path) {
+    let millis = u64::try_from(clock::wall_milliseconds()).unwrap_or(0);
+    let now = UNIX_EPOCH + Duration::from_millis(millis);
+    let file = OpenOptions::new().write(true).open(directory.join(LOCK));
+    if let Err(error) = file.and_then(|file| file.set_modified(now)) {
+        tracing::debug!(%error, path = %directory.display(), "a slot cannot be marked as used");
     }
 }
 
@@ -310,6 +356,36 @@ mod tests {
         let again = take(data.path(), 2, 4).unwrap();
         assert_eq!(again.identity().store, StoreId::from_number(1), "the store stays who it is");
         assert!(!again.is_new());
+    }
+
+    #[test]
+    fn of_several_slots_the_one_that_was_used_last_is_taken() {
+        let data = tempfile::tempdir().unwrap();
+        let slots: Vec<_> = (1..=4).map(|number| take(data.path(), 9, number).unwrap()).collect();
+        let paths: Vec<_> = slots.iter().map(|slot| slot.directory().to_owned()).collect();
+        drop(slots);
+        for (path, second) in paths.iter().zip([20, 10, 40, 30]) {
+            let lock = OpenOptions::new().write(true).open(path.join(LOCK)).unwrap();
+            lock.set_modified(UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+        }
+        let order: Vec<_> = (5..=9).map(|number| take(data.path(), 9, number).unwrap()).collect();
+        let taken = order.iter().map(|slot| slot.identity().store);
+        assert_eq!(taken.collect::<Vec<_>>(), [3, 4, 1, 2, 9].map(StoreId::from_number));
+        assert!(order[4].directory().ends_with("slots/0005"), "only then a new one");
+    }
+
+    #[test]
+    fn a_retired_slot_keeps_its_data_and_is_passed_over() {
+        let data = tempfile::tempdir().unwrap();
+        let slot = take(data.path(), 2, 1).unwrap();
+        slot.retire().unwrap();
+        let directory = slot.directory().to_owned();
+        drop(slot);
+        let next = take(data.path(), 2, 2).unwrap();
+        assert!(next.directory().ends_with("slots/0002"));
+        assert!(directory.join(IDENTITY).exists());
+        let error = take(data.path(), 2, 3).unwrap_err();
+        assert!(error.to_string().contains("delete a retired one"), "{error}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ const NAME: &str = "status";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doubt {
     None,
-    /// The tail was torn, or worse.
+    /// The tail was torn.
     Torn,
     /// What was acknowledged may be gone.
     Loss,
@@ -28,20 +28,24 @@ pub(crate) struct Status {
     io_mode: IoMode,
     machine_boot: String,
     doubt: Doubt,
+    /// Something durable was unreadable once: that nothing is there of a partition proves nothing,
+    /// also after everything that is there was compared.
+    damaged: bool,
 }
 
 impl Doubt {
     /// The doubt about a store that was in this state and whose log ended so.
-    pub(crate) fn after(before: &Status, tail: Tail, options: &Options) -> Self {
+    fn after(before: &Status, tail: Tail, damaged: bool, options: &Options) -> Self {
+        let known = if damaged { before.doubt.max(Self::Torn) } else { before.doubt };
         if tail == Tail::Clean {
-            return before.doubt;
+            return known;
         }
         let same_boot = options
             .machine_boot
             .as_ref()
             .is_some_and(|boot| !boot.is_empty() && *boot == before.machine_boot);
         let lost = before.io_mode == IoMode::Buffered && !same_boot;
-        if lost { Self::Loss } else { before.doubt.max(Self::Torn) }
+        if lost { Self::Loss } else { known.max(Self::Torn) }
     }
 
     fn name(self) -> &'static str {
@@ -57,7 +61,29 @@ impl Status {
     pub(crate) fn new(options: &Options, doubt: Doubt) -> Self {
         let boot = options.machine_boot.clone().unwrap_or_default();
         let machine_boot = boot.split_whitespace().collect();
-        Self { io_mode: options.io_mode, machine_boot, doubt }
+        Self { io_mode: options.io_mode, machine_boot, doubt, damaged: false }
+    }
+
+    /// The state of a store that was in the state `before` and turned out to end so.
+    pub(crate) fn after(before: &Self, tail: Tail, damaged: bool, options: &Options) -> Self {
+        let damaged = damaged || matches!(tail, Tail::Damaged(_));
+        let doubt = Doubt::after(before, tail, damaged, options);
+        Self { damaged: before.damaged || damaged, ..Self::new(options, doubt) }
+    }
+
+    /// How far what the store holds is in doubt.
+    pub(crate) fn doubt(&self) -> Doubt {
+        self.doubt
+    }
+
+    /// Whether that the store has nothing of a partition does not mean that it never had.
+    pub(crate) fn lost_something(&self) -> bool {
+        self.damaged || self.doubt == Doubt::Loss
+    }
+
+    /// What the store holds was compared. What it once lost stays lost.
+    pub(crate) fn trusted(&self, options: &Options) -> Self {
+        Self { damaged: self.lost_something(), ..Self::new(options, Doubt::None) }
     }
 
     /// What the file says. One that is missing or cannot be read leaves everything in doubt.
@@ -70,7 +96,12 @@ impl Status {
     }
 
     fn worst() -> Self {
-        Self { io_mode: IoMode::Buffered, machine_boot: String::new(), doubt: Doubt::Torn }
+        Self {
+            io_mode: IoMode::Buffered,
+            machine_boot: String::new(),
+            doubt: Doubt::Torn,
+            damaged: false,
+        }
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
@@ -89,7 +120,12 @@ impl Status {
         let doubt = [Doubt::None, Doubt::Torn, Doubt::Loss]
             .into_iter()
             .find(|known| known.name() == doubt)?;
-        Some(Self { io_mode, machine_boot, doubt })
+        let damaged = match value("damaged").unwrap_or("no") {
+            "no" => false,
+            "yes" => true,
+            _ => return None,
+        };
+        Some(Self { io_mode, machine_boot, doubt, damaged })
     }
 
     fn text(&self) -> String {
@@ -98,7 +134,10 @@ impl Status {
             IoMode::Buffered => "buffered",
         };
         let (boot, doubt) = (&self.machine_boot, self.doubt.name());
-        format!("format=1\nio_mode={io_mode}\nmachine_boot={boot}\ndoubt={doubt}\n")
+        let damaged = if self.damaged { "yes" } else { "no" };
+        format!(
+            "format=1\nio_mode={io_mode}\nmachine_boot={boot}\ndoubt={doubt}\ndamaged={damaged}\n"
+        )
     }
 
     /// Makes the file say this, if it does not yet.
@@ -134,7 +173,7 @@ mod tests {
     fn doubt_outlives_a_clean_stop_and_another_boot_is_loss_only_if_buffered() {
         let after = |mode, boot, doubt, tail| {
             let before = Status::new(&options(mode, "one"), doubt);
-            Doubt::after(&before, tail, &options(mode, boot))
+            Doubt::after(&before, tail, false, &options(mode, boot))
         };
         let (buffered, unbuffered) = (IoMode::Buffered, IoMode::Unbuffered);
         assert_eq!(after(unbuffered, "one", Doubt::None, Tail::Clean), Doubt::None);
@@ -144,5 +183,23 @@ mod tests {
         assert_eq!(after(buffered, "two", Doubt::None, Tail::Torn), Doubt::Loss);
         assert_eq!(after(buffered, "two", Doubt::None, Tail::Clean), Doubt::None);
         assert_eq!(after(buffered, "one", Doubt::Loss, Tail::Torn), Doubt::Loss);
+    }
+
+    #[test]
+    fn damage_is_remembered_for_ever() {
+        let options = options(IoMode::Unbuffered, "one");
+        let before = Status::new(&options, Doubt::None);
+        let tail = Tail::Damaged(crate::storage::Damage::Root);
+        for (tail, partition) in [(tail, false), (Tail::Clean, true)] {
+            let status = Status::after(&before, tail, partition, &options);
+            assert_eq!((status.doubt(), status.lost_something()), (Doubt::Torn, true));
+            let disk = SimulatedDisk::new(1);
+            status.trusted(&options).write(&disk).unwrap();
+            let read = Status::read(&disk).unwrap();
+            let later = Status::after(&read, Tail::Clean, false, &options);
+            assert_eq!((later.doubt(), later.lost_something()), (Doubt::None, true));
+        }
+        let torn = Status::after(&before, Tail::Torn, false, &options);
+        assert!(!torn.lost_something());
     }
 }

@@ -141,10 +141,27 @@ impl<D: Disk> Store<D> {
         self.append_empty(false)
     }
 
+    /// Appends an empty frame as a commit would: to see how long that takes.
+    pub fn probe(&mut self) -> Result<(), StorageError> {
+        self.shared.healthy()?;
+        if self.log.room().is_none() {
+            self.rotate()?;
+        }
+        self.log.begin();
+        self.log.append(false)?;
+        if self.options.io_mode == IoMode::Unbuffered { self.shared.sync() } else { Ok(()) }
+    }
+
     /// Stops the store so that reopening finds a clean end.
     pub fn close(mut self) -> Result<(), StorageError> {
         self.shared.sync()?;
         self.append_empty(true)
+    }
+
+    /// For the simulation: where the next frame goes.
+    #[cfg(test)]
+    pub(crate) fn end(&self) -> (String, u64) {
+        (segment::name_of(self.log.active.id), self.log.active.offset)
     }
 
     /// Appends an empty frame and syncs it.

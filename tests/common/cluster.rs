@@ -1,5 +1,6 @@
 //! A leader and nodes.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -14,13 +15,23 @@ use super::{LineClient, eventually};
 pub(crate) struct Options {
     pub(crate) nodes: usize,
     pub(crate) tolerance: usize,
+    /// Whether the number of copies is written to `tolerance.conf`, where it can be changed.
+    pub(crate) tolerance_file: bool,
     /// Further arguments of the leader.
     pub(crate) leader: Vec<String>,
+    /// Further arguments of the nodes.
+    pub(crate) node: Vec<String>,
 }
 
 impl Options {
     pub(crate) fn new(nodes: usize, tolerance: usize) -> Self {
-        Self { nodes, tolerance, leader: Vec::new() }
+        Self { nodes, tolerance, tolerance_file: false, leader: Vec::new(), node: Vec::new() }
+    }
+
+    /// The number of copies is in `tolerance.conf`.
+    pub(crate) fn changeable(mut self) -> Self {
+        self.tolerance_file = true;
+        self
     }
 
     /// Gives up nodes sooner than is usual, for tests of what comes after.
@@ -60,6 +71,10 @@ pub(crate) struct Status {
     pub(crate) serving: usize,
     pub(crate) under_replicated: usize,
     pub(crate) unavailable: usize,
+    /// Copies that are still to be compared.
+    pub(crate) in_doubt: usize,
+    pub(crate) restored: usize,
+    pub(crate) possible_losses: usize,
 }
 
 impl Cluster {
@@ -79,6 +94,9 @@ impl Cluster {
             directory: tempfile::Builder::new().prefix("hatokuse-test-").tempdir().unwrap(),
             options,
         };
+        if cluster.options.tolerance_file {
+            cluster.write_tolerance(&cluster.options.tolerance.to_string());
+        }
         cluster.start_leader();
         for _ in 0..cluster.options.nodes {
             cluster.launch_node();
@@ -123,7 +141,10 @@ impl Cluster {
         let mut arguments = vec!["leader", "--exit-with-parent", "--listen", "127.0.0.1"];
         arguments.extend(["--client-port", &client, "--admin-port", &admin]);
         arguments.extend(["--grpc-port", &grpc, "--data", &data]);
-        arguments.extend(["--tolerance", &tolerance, "--bootstrap-nodes", &nodes]);
+        arguments.extend(["--bootstrap-nodes", &nodes]);
+        if !self.options.tolerance_file {
+            arguments.extend(["--tolerance", &tolerance]);
+        }
         arguments.extend(self.options.leader.iter().map(String::as_str));
         let log = self.directory().join("leader.log");
         let leader = Process::start(&arguments, self.directory(), &log);
@@ -132,6 +153,21 @@ impl Cluster {
         self.admin = said.get("admin");
         self.grpc = said.get("grpc");
         self.leader = Some(leader);
+    }
+
+    /// Writes `tolerance.conf`.
+    pub(crate) fn write_tolerance(&self, text: &str) {
+        fs::write(self.directory().join("tolerance.conf"), text).unwrap();
+    }
+
+    /// Makes the leader read its configuration again.
+    pub(crate) fn hang_up(&self) {
+        self.leader.as_ref().unwrap().signal(Signal::HUP);
+    }
+
+    /// The end of the leader's log.
+    pub(crate) fn leader_log(&self) -> String {
+        self.leader.as_ref().unwrap().log()
     }
 
     /// One more node; its number.
@@ -155,6 +191,7 @@ impl Cluster {
         let mut arguments = vec!["node", "--exit-with-parent", "--listen", "127.0.0.1"];
         arguments.extend(["--port", &port, "--admin-port", "0"]);
         arguments.extend(["--data", &data, "--leader", &leader]);
+        arguments.extend(self.options.node.iter().map(String::as_str));
         let log = self.directory().join(format!("node-{node}.log"));
         self.nodes[node].process = Some(Process::start(&arguments, self.directory(), &log));
     }
@@ -178,6 +215,13 @@ impl Cluster {
     /// Starts a node that may find a reason not to run.
     pub(crate) fn start_in_doubt(&mut self, node: usize) {
         self.launch(node);
+    }
+
+    /// Waits until a node has ended by itself; the end of its log.
+    pub(crate) fn await_end(&mut self, node: usize) -> String {
+        let mut process = self.nodes[node].process.take().unwrap();
+        process.wait();
+        process.log()
     }
 
     /// Kills a node, if it has not ended by itself.
@@ -289,6 +333,7 @@ impl Status {
     fn parse(rows: &[String]) -> Option<Self> {
         let row = |name: &str| rows.iter().find_map(|row| row.strip_prefix(name));
         let (nodes, partitions) = (row("Nodes: ")?, row("Partitions: ")?);
+        let doubt = row("Doubt: ")?;
         let number = |text: &str, what: &str| -> Option<usize> {
             text.split(", ").find_map(|part| part.strip_suffix(what))?.trim().parse().ok()
         };
@@ -298,6 +343,9 @@ impl Status {
             serving: number(partitions, " serving")?,
             under_replicated: number(partitions, " under-replicated")?,
             unavailable: number(partitions, " unavailable")?,
+            in_doubt: number(doubt, " copies to be compared")?,
+            restored: number(doubt, " lost records restored")?,
+            possible_losses: number(doubt, " partitions with possible loss")?,
         })
     }
 

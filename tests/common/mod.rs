@@ -14,6 +14,7 @@
 
 mod client;
 mod cluster;
+mod load;
 mod process;
 
 use std::fmt::Debug;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::LineClient;
 pub(crate) use cluster::{Cluster, Options, Status};
+pub(crate) use load::Load;
 pub(crate) use process::{Process, send};
 
 /// Long enough for anything that happens at all, on a machine that does much else.

@@ -26,8 +26,11 @@ pub(super) fn run(global: &Global) -> anyhow::Result<Outcome> {
         return outcome;
     }
     runtime.block_on(client.connect())?;
-    anstream::eprintln!("connected to {}; HELP lists the commands, Ctrl-D ends", global.addr);
-    converse(&runtime, &mut client, &global.addr)
+    anstream::eprintln!(
+        "connected to {}; HELP lists the commands, Ctrl-D ends",
+        global.client_addr()
+    );
+    converse(&runtime, &mut client, global.client_addr())
 }
 
 fn converse(

@@ -22,7 +22,8 @@ pub(in super::super) fn run(
     global: &Global,
     arguments: &LeaderArguments,
 ) -> anyhow::Result<Outcome> {
-    let read = || super::read(global, arguments.tolerance_file.as_ref(), arguments.overrides());
+    let paths = super::paths(global, arguments.tolerance_file.as_ref());
+    let read = || super::read(&paths, arguments.overrides());
     let settings = read()?;
     super::start_log(&settings)?;
     let parent = Parent::watch(arguments.exit_with_parent)?;
@@ -54,7 +55,7 @@ async fn serve(
                 handle.stop();
             }
             () = parent.gone() => handle.stop(),
-            () = hangups.next() => reread(&handle, read()).await,
+            () = hangups.next() => reread(&handle, settings, read()).await,
         }
     };
     announcing.abort();
@@ -90,6 +91,7 @@ fn options(settings: &Settings) -> anyhow::Result<Options> {
         evict_after: leader.evict_after,
         heartbeat_interval: settings.node.heartbeat_interval,
         request_timeout: leader.request_timeout,
+        cache_bytes: bytes("leader.cache_bytes", leader.cache_bytes)?,
         shards: threads(leader),
     })
 }
@@ -99,15 +101,25 @@ fn bytes(name: &'static str, number: u64) -> anyhow::Result<usize> {
 }
 
 /// Takes up a changed number of copies. A wrong configuration changes nothing.
-async fn reread(handle: &Handle, read: anyhow::Result<Settings>) {
+async fn reread(handle: &Handle, began_with: &Settings, read: anyhow::Result<Settings>) {
     match read {
         Ok(settings) => {
             let (copies, floor) = (settings.tolerance, settings.leader.min_replicas);
             tracing::info!(copies, floor, "read the configuration again");
+            if differ_otherwise(began_with, settings) {
+                tracing::warn!("other settings have changed, too: they count from the next start");
+            }
             handle.set_copies(copies, floor).await;
         }
         Err(error) => tracing::error!("the configuration is wrong, nothing changes: {error:#}"),
     }
+}
+
+/// Whether something changed that is not taken up while the leader runs.
+fn differ_otherwise(began_with: &Settings, mut settings: Settings) -> bool {
+    settings.tolerance = began_with.tolerance;
+    settings.leader.min_replicas = began_with.leader.min_replicas;
+    settings != *began_with
 }
 
 /// Says that the leader is there, once its ports are open.

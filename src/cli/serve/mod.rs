@@ -21,13 +21,14 @@ use crate::config::{LogFormat, Override, Settings};
 use crate::runtime::telemetry;
 
 /// Reads the configuration.
-fn read(
-    global: &Global,
-    tolerance: Option<&PathBuf>,
-    overrides: Vec<Override>,
-) -> anyhow::Result<Settings> {
+fn read(paths: &Paths, overrides: Vec<Override>) -> anyhow::Result<Settings> {
+    Ok(load::load(paths, std::env::vars_os(), overrides)?)
+}
+
+/// Where the configuration is, named file by file, so that none can be missed later.
+fn paths(global: &Global, tolerance: Option<&PathBuf>) -> Paths {
     let paths = Paths { config: global.config.clone(), tolerance: tolerance.cloned() };
-    Ok(load::load(&paths, std::env::vars_os(), overrides)?)
+    paths.with_found(std::env::vars_os())
 }
 
 /// Starts the log, and begins it with what somebody who chose these settings should know.

@@ -28,7 +28,7 @@ const MAX_READERS: usize = 4;
 const ADMIN_ENDS: Duration = Duration::from_secs(2);
 
 pub(in super::super) fn run(global: &Global, arguments: &NodeArguments) -> anyhow::Result<Outcome> {
-    let settings = super::read(global, None, arguments.overrides())?;
+    let settings = super::read(&super::paths(global, None), arguments.overrides())?;
     super::start_log(&settings)?;
     let parent = Parent::watch(arguments.exit_with_parent)?;
     super::runtime(settings.node.threads.unwrap_or(1))?.block_on(serve(&settings, parent))
@@ -88,6 +88,7 @@ fn options(settings: &Settings) -> anyhow::Result<Options> {
         admin_address: None,
         leader_address: node.leader_addr.clone(),
         heartbeat_interval: node.heartbeat_interval,
+        repair_bytes_per_second: storage.repair_bytes_per_second,
         max_value_bytes: usize::try_from(settings.limits.max_value_bytes)
             .context("limits.max_value_bytes")?,
         reader_threads: super::processors().min(MAX_READERS),

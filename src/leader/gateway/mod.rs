@@ -3,14 +3,16 @@
 //! A connection hands over all requests of one chunk as a [`Batch`](crate::net::batch::Batch). The
 //! [`Router`](router::Router) at the bottom groups them by the shard that owns their partition and
 //! sends each shard one [`ShardBatch`]; questions about the cluster it answers itself from the
-//! latest [`ClusterView`](crate::leader::view::ClusterView). Answers never pass here again: a shard
-//! sends them straight to the connection.
+//! latest [`ClusterView`](crate::leader::view::ClusterView), and reads of keys that the leader
+//! remembers from its [memory](recall). Answers of shards never pass here: a shard sends them straight
+//! to the connection.
 //!
 //! Above the router stand layers that only limit and shed load, each paid once a chunk. None of
 //! them is a time-out: a future that is dropped would lose the outcome of a write. Deadlines are
 //! in the requests, and the shards' state machines keep them.
 
 pub mod limit;
+pub mod recall;
 pub mod router;
 #[cfg(test)]
 mod tests;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tower::{BoxError, Service};
 
+use super::recall::Recall;
 use super::{ShardBatch, ShardRequest};
 use crate::leader::view::Views;
 use crate::logic::hash::partition_of;
 use crate::net::batch::{Answer, Asked, Batch, ReplySender};
-use crate::protocol::command::Operation;
 use crate::protocol::reply::Outcome;
-use crate::types::{Moment, PartitionCount, PartitionId};
+use crate::types::{PartitionCount, PartitionId};
 
 /// What a router needs to know.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Answers questions about the cluster.
     pub views: Views,
+    /// Answers reads of keys that the leader remembers.
+    pub recall: Recall,
 }
 
 /// Groups the requests of a batch by shard and sends each shard one message.
@@ -51,15 +53,27 @@ impl Router {
     }
 
     /// Sorts a batch: a message for each shard, and answers to what needs none.
+    ///
+    /// What is answered from memory overtakes what a shard still has to do. So that a client who
+    /// pipelines sees its own requests in their order, that is done only from the front of a batch
+    /// before which nothing is under way, up to the first request that a shard must answer.
     fn sort(&self, batch: Batch) -> (Vec<Vec<ShardRequest>>, Vec<Answer>) {
         let options = &self.options;
         let deadline = batch.arrived + options.request_timeout;
         let mut by_shard: Vec<_> = options.shards.iter().map(|_| Vec::new()).collect();
         let mut answers = Vec::new();
+        let (mut recalls, mut recalled) = (batch.alone, 0);
         for (slot, asked) in batch.requests {
             match asked {
                 Asked::Key(operation) => {
-                    let request = self.address(slot, operation, deadline);
+                    let partition = partition_of(operation.key().as_bytes(), options.partitions);
+                    if recalls && let Some(outcome) = options.recall.answer(partition, &operation) {
+                        answers.push((slot, outcome));
+                        recalled += 1;
+                        continue;
+                    }
+                    recalls = false;
+                    let request = ShardRequest { slot, partition, deadline, operation };
                     match by_shard.get_mut(shard_of(request.partition, options.shards.len())) {
                         Some(requests) => requests.push(request),
                         None => answers.push((slot, Outcome::Unavailable)),
@@ -71,12 +85,8 @@ impl Router {
                 }
             }
         }
+        options.recall.count(recalled);
         (by_shard, answers)
-    }
-
-    fn address(&self, slot: u64, operation: Operation, deadline: Moment) -> ShardRequest {
-        let partition = partition_of(operation.key().as_bytes(), self.options.partitions);
-        ShardRequest { slot, partition, deadline, operation }
     }
 }
 
@@ -94,9 +104,9 @@ async fn deliver(
 }
 
 impl Service<Batch> for Router {
-    type Response = ();
+    type Response = Vec<Answer>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Vec<Answer>, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -107,13 +117,12 @@ impl Service<Batch> for Router {
         let (by_shard, answers) = self.sort(batch);
         let options = Arc::clone(&self.options);
         Box::pin(async move {
-            replies.send(answers);
             for (inbox, requests) in options.shards.iter().zip(by_shard) {
                 if !requests.is_empty() {
                     deliver(inbox, &replies, requests).await;
                 }
             }
-            Ok(())
+            Ok(answers)
         })
     }
 }

@@ -2,35 +2,41 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tower::{Service, ServiceExt};
 
+use super::recall::Recall;
 use super::router::{Options, shard_of};
 use super::*;
 use crate::leader::view::{ClusterView, Views};
 use crate::logic::hash::partition_of;
+use crate::logic::partition::cache::Cache;
 use crate::net::batch::{Asked, Batch, ReplyReceiver};
 use crate::protocol::command::Question;
 use crate::protocol::reply::Outcome;
-use crate::types::{Key, PartitionCount};
+use crate::types::{IndexKey, Key, PartitionCount};
 
 struct Front {
     gateway: Gateway,
     shards: Vec<mpsc::Receiver<ShardBatch>>,
     budget: Budget,
     views: Views,
+    recall: Recall,
 }
 
 fn front(shards: usize, inbox: usize) -> Front {
     let (budget, views) = (Budget::new(1000), Views::new());
+    let recall = Recall::new(Cache::new(1 << 20));
     let (senders, shards) = (0..shards).map(|_| mpsc::channel(inbox)).unzip();
     let options = Options {
         shards: senders,
         partitions: PartitionCount::DEFAULT,
         request_timeout: Duration::from_secs(5),
         views: views.clone(),
+        recall: recall.clone(),
     };
-    Front { gateway: gateway(options, budget.clone()), shards, budget, views }
+    Front { gateway: gateway(options, budget.clone()), shards, budget, views, recall }
 }
 
 fn get(number: u64) -> Asked {
@@ -40,7 +46,7 @@ fn get(number: u64) -> Asked {
 fn batch(requests: impl IntoIterator<Item = Asked>) -> (Batch, ReplyReceiver) {
     let (replies, receiver) = ReplySender::new();
     let requests = (0..).zip(requests).collect();
-    (Batch { requests, replies, arrived: Moment(7_000_000) }, receiver)
+    (Batch { requests, replies, arrived: Moment(7_000_000), alone: true }, receiver)
 }
 
 #[tokio::test]
@@ -69,12 +75,49 @@ async fn each_shard_touched_gets_one_message_with_its_keys_in_order() {
 async fn questions_are_answered_from_the_view_without_any_shard() {
     let mut front = front(1, 1);
     front.views.publish(ClusterView { tolerance: 4, ..ClusterView::default() });
-    let (batch, mut replies) = batch([Asked::Cluster(Question::Status)]);
-    front.gateway.ready().await.unwrap().call(batch).await.unwrap();
-    let answers = replies.try_recv().unwrap();
+    let (batch, _replies) = batch([Asked::Cluster(Question::Status)]);
+    let answers = front.gateway.ready().await.unwrap().call(batch).await.unwrap();
     let expected = front.views.current().answer(Question::Status);
     assert_eq!(answers, [(0, Outcome::Lines(expected))]);
     assert!(front.shards[0].try_recv().is_err());
+}
+
+/// A front that remembers what two reads found, as they would have put it there.
+fn remembering() -> Front {
+    const INDEX_KEY: IndexKey = IndexKey([7; 16]);
+    let front = front(1, 1);
+    front.recall.begin(INDEX_KEY);
+    for (key, value) in [(b"key1", Some(Bytes::from_static(b"value"))), (b"key2", None)] {
+        let partition = partition_of(key, PartitionCount::DEFAULT);
+        front.recall.cache().hold(partition, INDEX_KEY.hash(key), value.as_ref());
+    }
+    front
+}
+
+#[tokio::test]
+async fn what_is_remembered_is_answered_without_any_shard() {
+    let mut front = remembering();
+    let (batch, _replies) = batch([get(1), get(2)]);
+    let answers = front.gateway.ready().await.unwrap().call(batch).await.unwrap();
+    assert_eq!(answers, [(0, Outcome::Value("value".into())), (1, Outcome::NotFound)]);
+    assert!(front.shards[0].try_recv().is_err());
+    assert_eq!(front.recall.answered(), 2);
+}
+
+#[tokio::test]
+async fn what_is_remembered_overtakes_nothing() {
+    let set = Asked::Key(Operation::Set { key: Key("key1".into()), value: "new".into() });
+    let mut front = remembering();
+    let (first, _replies) = batch([get(2), set, get(1)]);
+    let answers = front.gateway.ready().await.unwrap().call(first).await.unwrap();
+    assert_eq!(answers, [(0, Outcome::NotFound)]);
+    let slots = |batch: ShardBatch| batch.requests.iter().map(|one| one.slot).collect::<Vec<_>>();
+    assert_eq!(slots(front.shards[0].try_recv().unwrap()), [1, 2]);
+
+    let (mut second, _replies) = batch([get(1)]);
+    second.alone = false;
+    assert_eq!(front.gateway.ready().await.unwrap().call(second).await.unwrap(), []);
+    assert_eq!(slots(front.shards[0].try_recv().unwrap()), [0]);
 }
 
 #[tokio::test]

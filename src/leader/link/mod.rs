@@ -38,6 +38,7 @@ use crate::leader::shard::inbox::Event;
 use crate::rpc::v1::replica_client::ReplicaClient;
 use crate::rpc::{Malformed, convert, transport, v1};
 use crate::runtime::clock;
+use crate::runtime::metrics::DurationHistogram;
 use crate::runtime::tasks::Tasks;
 use crate::types::{BootId, ClusterId, Epoch, StoreId};
 use news::{Ledger, LinkEvent, News, Session};
@@ -68,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) shards: Vec<mpsc::Sender<Event>>,
     /// The largest value a client may store.
     pub(crate) max_value_bytes: usize,
+    /// Takes how long batches of writes took to be durable on a node.
+    pub(crate) durations: DurationHistogram,
     /// Whether the node takes a second stream for large records.
     pub(crate) large_lane: bool,
 }
@@ -75,7 +78,7 @@ pub(crate) struct Options {
 /// A link. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
-    gauge: watch::Receiver<Option<Arc<Gauge>>>,
+    sender: watch::Receiver<Option<LinkSender>>,
     _stop: DropGuard,
 }
 
@@ -102,7 +105,7 @@ impl Link {
     /// Begins to connect, again and again until the link is dropped.
     pub(crate) fn start(options: Options, tasks: &Tasks) -> Self {
         let stop = CancellationToken::new();
-        let (tell, gauge) = watch::channel(None);
+        let (tell, sender) = watch::channel(None);
         let task = Task { options, tell };
         let (own, all) = (stop.clone(), tasks.clone());
         tasks.spawn(async move {
@@ -112,18 +115,25 @@ impl Link {
                 () = all.stopping() => {}
             }
         });
-        Self { gauge, _stop: stop.drop_guard() }
+        Self { sender, _stop: stop.drop_guard() }
     }
 
     /// How full the connection is; `None` while there is none.
     pub(crate) fn gauge(&self) -> Option<Arc<Gauge>> {
-        self.gauge.borrow().clone()
+        self.sender.borrow().as_ref().map(|sender| Arc::clone(sender.gauge()))
+    }
+
+    /// Has the store write something, if it is connected, so that it is seen how long that takes.
+    pub(crate) fn probe(&self) {
+        if let Some(sender) = self.sender.borrow().as_ref() {
+            sender.probe();
+        }
     }
 }
 
 struct Task {
     options: Options,
-    tell: watch::Sender<Option<Arc<Gauge>>>,
+    tell: watch::Sender<Option<LinkSender>>,
 }
 
 impl Task {
@@ -157,7 +167,7 @@ impl Task {
         let store = self.options.store;
         tracing::info!(%store, boot = %self.options.boot, address = %self.options.address, "linked");
         let farewell = Farewell { task: self, session };
-        let _ = self.tell.send(Some(Arc::clone(connection.sender.gauge())));
+        let _ = self.tell.send(Some(connection.sender.clone()));
         let connected = || News::Connected {
             sender: connection.sender.clone(),
             address: Arc::clone(&self.options.address),
@@ -283,11 +293,12 @@ impl Incoming {
         let (tell, sent) = mpsc::unbounded_channel();
         let outgoing = Outgoing::new(opening(options), pieces, tell, Arc::clone(gauge));
         let limit = transport::message_limit(options.max_value_bytes);
-        let client = ReplicaClient::new(endpoint.connect().await?);
+        let client = ReplicaClient::new(transport::connect(endpoint).await?);
         let mut client = client.max_decoding_message_size(limit);
         // The answer to the call says that the epoch is promised.
         let replies = client.replicate(outgoing).await?.into_inner();
-        let ledger = Ledger::new(lane, options.shards.len(), sent, Arc::clone(gauge));
+        let (shards, durations) = (options.shards.len(), options.durations.clone());
+        let ledger = Ledger::new(lane, shards, sent, Arc::clone(gauge), durations);
         Ok(Self { replies, ledger })
     }
 

@@ -14,6 +14,7 @@ use crate::logic::partition::io::{
 };
 use crate::protocol::record::{Kind, Record};
 use crate::rpc::{Malformed, convert, v1};
+use crate::runtime::metrics::DurationHistogram;
 use crate::types::{Key, Moment, PartitionId, StoreId, Token};
 
 /// One connection of a link; later ones have higher numbers.
@@ -58,6 +59,8 @@ pub(crate) struct Heard {
     pub(crate) fences: Vec<(PartitionId, Token, FenceAnswer)>,
     /// Shadow copies that ended.
     pub(crate) copies: Vec<Copied>,
+    /// Comparisons that ended.
+    pub(crate) comparisons: Vec<Compared>,
     /// Answers to reads.
     pub(crate) reads: Vec<(PartitionId, ReadId, ReadAnswer)>,
 }
@@ -68,6 +71,7 @@ impl Heard {
             && self.durable.is_none()
             && self.fences.is_empty()
             && self.copies.is_empty()
+            && self.comparisons.is_empty()
             && self.reads.is_empty()
     }
 }
@@ -88,7 +92,16 @@ pub(crate) struct Copied {
     pub(crate) partition: PartitionId,
     pub(crate) token: Token,
     pub(crate) complete: bool,
-    pub(crate) bytes: u64,
+}
+
+/// A comparison ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compared {
+    pub(crate) partition: PartitionId,
+    pub(crate) token: Token,
+    pub(crate) attempt: Attempt,
+    pub(crate) complete: bool,
+    pub(crate) restored: u64,
 }
 
 /// The receiving half of a lane: which batches are outstanding, and whose.
@@ -101,6 +114,8 @@ pub(crate) struct Ledger {
     /// The last batch that is durable.
     through: u64,
     gauge: Arc<Gauge>,
+    /// From when a batch of writes left until it was durable on the store.
+    durations: DurationHistogram,
 }
 
 impl Ledger {
@@ -110,8 +125,9 @@ impl Ledger {
         shards: usize,
         sent: mpsc::UnboundedReceiver<SentBatch>,
         gauge: Arc<Gauge>,
+        durations: DurationHistogram,
     ) -> Self {
-        Self { lane, shards, sent, outstanding: VecDeque::new(), through: 0, gauge }
+        Self { lane, shards, sent, outstanding: VecDeque::new(), through: 0, gauge, durations }
     }
 
     /// Takes a reply apart: what each shard must hear, with the shard's number.
@@ -137,6 +153,10 @@ impl Ledger {
         for report in reply.copies {
             let copied = copied(&report)?;
             of_partition(&mut heard, copied.partition)?.copies.push(copied);
+        }
+        for report in reply.comparisons {
+            let compared = compared(&report)?;
+            of_partition(&mut heard, compared.partition)?.comparisons.push(compared);
         }
         for answer in reply.reads {
             let partition = convert::partition(answer.partition)?;
@@ -168,6 +188,13 @@ impl Ledger {
             batches += 1;
             bytes += batch.bytes;
             self.through = batch.number;
+            let took = now.since(batch.at);
+            if batch.stores {
+                self.gauge.stored(took);
+            }
+            if batch.writes {
+                self.durations.observe(took);
+            }
             for Run { shard, last, .. } in batch.runs {
                 if let Some(heard) = heard.get_mut(shard) {
                     heard.durable = Some((self.lane, last));
@@ -201,9 +228,19 @@ fn fence_answer(answer: &v1::FenceAnswer) -> Result<FenceAnswer, Malformed> {
     Ok(FenceAnswer {
         attempt: Attempt(answer.attempt),
         member: answer.member,
+        doubt: answer.doubt().into(),
         watermark: answer.watermark(),
         records,
     })
+}
+
+fn compared(report: &v1::ComparisonReport) -> Result<Compared, Malformed> {
+    let (partition, token) = (convert::partition(report.partition)?, Token(report.token));
+    if !report.complete {
+        tracing::warn!(%partition, %token, reason = report.reason, "a comparison failed");
+    }
+    let (attempt, complete) = (Attempt(report.attempt), report.complete);
+    Ok(Compared { partition, token, attempt, complete, restored: report.restored })
 }
 
 fn copied(report: &v1::CopyReport) -> Result<Copied, Malformed> {
@@ -211,7 +248,7 @@ fn copied(report: &v1::CopyReport) -> Result<Copied, Malformed> {
     if !report.complete {
         tracing::warn!(%partition, %token, reason = report.reason, "a copy failed");
     }
-    Ok(Copied { partition, token, complete: report.complete, bytes: report.bytes })
+    Ok(Copied { partition, token, complete: report.complete })
 }
 
 fn read_answer(answer: &v1::ReadAnswer) -> ReadAnswer {

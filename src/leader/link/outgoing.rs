@@ -19,6 +19,7 @@ use crate::rpc::transport::BATCH_BYTES;
 use crate::rpc::v1;
 use crate::rpc::v1::replicate_request::Kind;
 use crate::runtime::clock;
+use crate::types::Moment;
 
 /// The pieces of one shard in a batch: a run of its sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,11 @@ pub(crate) struct SentBatch {
     pub(crate) number: u64,
     pub(crate) bytes: usize,
     pub(crate) runs: SmallVec<[Run; 4]>,
+    pub(crate) at: Moment,
+    /// The store has to write something for it.
+    pub(crate) stores: bool,
+    /// It carries records.
+    pub(crate) writes: bool,
 }
 
 /// The stream of requests of one lane.
@@ -82,9 +88,17 @@ impl Outgoing {
 
     fn depart(&mut self, gathered: Gathered) -> v1::Batch {
         self.number += 1;
-        self.gauge.sent(clock::now());
-        let sent =
-            SentBatch { number: self.number, bytes: gathered.bytes, runs: gathered.runs.clone() };
+        let at = clock::now();
+        self.gauge.sent(at);
+        let writes = !gathered.records.is_empty();
+        let sent = SentBatch {
+            number: self.number,
+            bytes: gathered.bytes,
+            runs: gathered.runs.clone(),
+            at,
+            stores: gathered.probe || writes,
+            writes,
+        };
         // Nobody hears of it only when the session is over, and then nobody needs to.
         let _ = self.sent.send(sent);
         gathered.into_batch(self.number)
@@ -112,6 +126,7 @@ struct Gathered {
     sections: Vec<v1::Section>,
     records: SmallVec<[Bytes; 4]>,
     reads: Vec<v1::Read>,
+    probe: bool,
 }
 
 /// Moves the items of one list to the end of another, without copying where that one is empty.
@@ -138,6 +153,7 @@ impl Gathered {
         append(&mut self.orders, piece.orders);
         append(&mut self.sections, piece.sections);
         append(&mut self.reads, piece.reads);
+        self.probe |= piece.probe;
         if !piece.records.is_empty() {
             self.records.push(piece.records);
         }
@@ -169,6 +185,7 @@ impl Gathered {
             sections: self.sections,
             records,
             reads: self.reads,
+            probe: self.probe,
         }
     }
 }
@@ -219,6 +236,19 @@ mod tests {
         let runs = [Run { shard: 0, first: 1, last: 2 }, Run { shard: 1, first: 1, last: 1 }];
         assert_eq!(sent.runs.as_slice(), runs);
         assert!(next(&mut fixture.stream).is_none());
+    }
+
+    #[test]
+    fn a_batch_is_timed_only_if_something_is_to_be_written() {
+        let mut fixture = fixture();
+        let probe = Piece { shard: usize::MAX, probe: true, ..Piece::default() };
+        let reads = Piece { reads: vec![v1::Read::default()], ..piece(0, 2, 0) };
+        let stores = [piece(0, 1, 8), reads, probe].map(|piece| {
+            fixture.pieces.send(piece).unwrap();
+            let batch = next(&mut fixture.stream).unwrap();
+            (batch.probe, fixture.sent.try_recv().unwrap().stores)
+        });
+        assert_eq!(stores, [(false, true), (false, false), (true, true)]);
     }
 
     #[test]

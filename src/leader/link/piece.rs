@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -40,6 +41,8 @@ pub(crate) struct Piece {
     pub(crate) records: Bytes,
     /// Answered after the records were stored.
     pub(crate) reads: Vec<v1::Read>,
+    /// Something is to be written even if nothing is to be stored.
+    pub(crate) probe: bool,
 }
 
 impl Piece {
@@ -63,6 +66,10 @@ pub(crate) struct Gauge {
     durable: AtomicU64,
     /// When the oldest batch outstanding was sent, or the last one before it became durable.
     since: AtomicU64,
+    /// Batches that stored something and became durable since this was last asked, and the time from
+    /// sending each to hearing so, in microseconds, of all together.
+    stored: AtomicU64,
+    took: AtomicU64,
 }
 
 impl Gauge {
@@ -84,6 +91,20 @@ impl Gauge {
         self.since.store(now.0, Ordering::Release);
         self.durable.fetch_add(batches, Ordering::AcqRel);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// A batch that stored something is durable, so long after it was sent.
+    pub(crate) fn stored(&self, after: Duration) {
+        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.took.fetch_add(micros, Ordering::Relaxed);
+        self.stored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many batches stored something since this was last asked, and how long all of them took.
+    pub(crate) fn take_pace(&self) -> (u32, Duration) {
+        let batches = self.stored.swap(0, Ordering::Relaxed);
+        let took = Duration::from_micros(self.took.swap(0, Ordering::Relaxed));
+        (u32::try_from(batches).unwrap_or(u32::MAX), took)
     }
 
     /// Since when something is outstanding and nothing at all became durable (rule 7).
@@ -150,6 +171,12 @@ impl LinkSender {
         self.gauge.queued(piece.bytes());
         let queue = self.large.as_ref().filter(|_| lane == Lane::Large).unwrap_or(&self.small);
         let _ = queue.send(piece);
+    }
+
+    /// Has the store write something, so that it is seen how long that takes. What is durable then
+    /// concerns no shard.
+    pub(crate) fn probe(&self) {
+        let _ = self.small.send(Piece { shard: usize::MAX, probe: true, ..Piece::default() });
     }
 
     /// Whether no more writes should be admitted for this store.

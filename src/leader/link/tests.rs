@@ -5,7 +5,6 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures::Stream;
-use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status};
@@ -15,6 +14,7 @@ use crate::leader::link::news::Heard;
 use crate::leader::link::piece::Piece;
 use crate::rpc::v1::replica_server::{Replica, ReplicaServer};
 use crate::rpc::v1::replicate_request::Kind;
+use crate::runtime::sockets::TcpListener;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -35,6 +35,13 @@ type Replies = Pin<Box<dyn Stream<Item = Result<v1::ReplicateReply, Status>> + S
 #[tonic::async_trait]
 impl Replica for Node {
     type ReplicateStream = Replies;
+
+    async fn holdings(
+        &self,
+        _: Request<v1::HoldingsRequest>,
+    ) -> Result<Response<v1::HoldingsReply>, Status> {
+        Err(Status::unimplemented("links do not ask"))
+    }
 
     async fn replicate(
         &self,
@@ -58,7 +65,7 @@ impl Replica for Node {
 }
 
 async fn node() -> (SocketAddr, mpsc::UnboundedReceiver<NodeStream>, Tasks) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (streams, opened) = mpsc::unbounded_channel();
     let tasks = Tasks::new();
@@ -98,6 +105,7 @@ async fn fixture(large_lane: bool) -> Fixture {
         epoch: Epoch(4),
         shards: vec![shard],
         max_value_bytes: 1 << 20,
+        durations: <_>::default(),
         large_lane,
     };
     Fixture { link: Link::start(options, &tasks), events, streams, node, tasks }

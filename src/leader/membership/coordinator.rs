@@ -10,11 +10,16 @@ use tokio::time::MissedTickBehavior;
 
 use super::links::Links;
 use super::overview::{self, Context, Summaries};
-use super::{Beat, Call, Options};
+use super::progress::Progress;
+use super::rebuild::{Asked, Rebuilding, Refugees};
+use super::recovery::Recoverable;
+use super::{Beat, Call, Command, Options};
 use crate::leader::link;
 use crate::leader::shard::inbox::{Event, Founding};
-use crate::logic::detector::Suspicion;
-use crate::logic::membership::{Answer, Change, Cluster, Input, Output, Registration};
+use crate::logic::detector::{Status, Suspicion};
+use crate::logic::membership::{
+    Answer, Change, Cluster, Input, Objection, Output, Rebuild, Registration, Wish,
+};
 use crate::logic::partition::io::StoreEvent;
 use crate::meta::{Metadata, MetadataError};
 use crate::rpc::{convert, v1};
@@ -24,6 +29,8 @@ use crate::types::{BootId, Configuration, Epoch, Moment, PartitionId, StoreId};
 
 /// Every so many ticks the view is published.
 const TICKS_PER_VIEW: u32 = 2;
+/// Every so many ticks a slow store is sent something by which it is judged.
+const TICKS_PER_PROBE: u32 = 20;
 /// A store that waits for a cluster and has not asked for this long is not shown any more.
 const CANDIDATE_GONE: Duration = Duration::from_secs(3);
 /// A disk that was full takes writes again once this part of its reserve is free, in percent.
@@ -43,12 +50,17 @@ pub(super) struct Coordinator {
     waiting: Waiting,
     leaving: HashMap<(StoreId, BootId), mpsc::Sender<v1::LeaveProgress>>,
     beats: BTreeMap<StoreId, Beat>,
+    progress: Progress,
+    /// Copies that had to be made when the view was last published.
+    queued: usize,
     /// Stores whose disk has no room for writes.
     full: BTreeSet<StoreId>,
     /// Stores that wait for a cluster: where they are, and when they last asked.
     candidates: BTreeMap<StoreId, (String, Moment)>,
     /// Configurations that are durable, of partitions that have not begun.
     configurations: Vec<(PartitionId, Configuration)>,
+    /// Those of them that were made anew.
+    unconfirmed: BTreeSet<PartitionId>,
 }
 
 impl Coordinator {
@@ -57,6 +69,7 @@ impl Coordinator {
         let configurations = configurations.map(|(id, one)| (id, one.clone())).collect();
         Self {
             epoch: options.state.epoch,
+            unconfirmed: options.state.unconfirmed.clone(),
             summaries: Summaries::new(options.summaries.clone()),
             options,
             tasks,
@@ -64,6 +77,8 @@ impl Coordinator {
             waiting: HashMap::new(),
             leaving: HashMap::new(),
             beats: BTreeMap::new(),
+            progress: Progress::default(),
+            queued: 0,
             full: BTreeSet::new(),
             candidates: BTreeMap::new(),
             configurations,
@@ -87,7 +102,7 @@ impl Coordinator {
         }
         let mut ticks = tokio::time::interval(self.options.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut until_view = 0;
+        let (mut until_view, mut until_probe) = (0, 0);
         loop {
             tokio::select! {
                 call = calls.recv() => match call {
@@ -102,6 +117,10 @@ impl Coordinator {
                     until_view = (until_view + 1) % TICKS_PER_VIEW;
                     if until_view == 0 {
                         self.publish();
+                    }
+                    until_probe = (until_probe + 1) % TICKS_PER_PROBE;
+                    if until_probe == 0 {
+                        self.options.membership.slow().for_each(|store| self.links.probe(store));
                     }
                 }
             }
@@ -128,15 +147,21 @@ impl Coordinator {
     fn publish(&mut self) {
         let now = clock::now();
         self.candidates.retain(|_, (_, asked)| now.since(*asked) < CANDIDATE_GONE);
+        self.progress.look(now);
         let waiting = self.candidates.iter();
         let context = Context {
             epoch: self.epoch,
             copies: self.options.copies,
             floor: self.options.floor,
             beats: &self.beats,
+            progress: &self.progress,
             candidates: waiting.map(|(store, (address, _))| (*store, address.clone())).collect(),
         };
         let view = overview::view(&context, &self.options.membership, &self.summaries, now);
+        let before = std::mem::replace(&mut self.queued, view.repair.queued);
+        if before > 0 && view.repair.queued == 0 {
+            tracing::info!("all copies are made");
+        }
         self.options.views.publish(view);
     }
 
@@ -146,8 +171,14 @@ impl Coordinator {
         match call {
             Call::Register { registration, software, tail, disk, reply } => {
                 let Registration { store, boot, .. } = registration;
-                if tail == v1::TailState::Damaged {
-                    tracing::warn!(%store, software, "a store may have lost what it acknowledged");
+                match tail {
+                    v1::TailState::Damaged => {
+                        tracing::warn!(%store, software, "a store may have lost what it acknowledged");
+                    }
+                    v1::TailState::Torn => {
+                        tracing::info!(%store, "a store stopped uncleanly; it is to be compared");
+                    }
+                    _ => {}
                 }
                 self.judge_disk(store, &disk).await;
                 if self.options.membership.cluster().is_none() {
@@ -163,6 +194,7 @@ impl Coordinator {
                 let standing = self.options.membership.standing(store, boot);
                 if standing.is_some() {
                     self.judge_disk(store, &beat.disk).await;
+                    self.progress.hear(store, boot, beat.copied_bytes);
                     self.beats.insert(store, beat);
                 }
                 let state = standing.map(|status| status.name().to_owned());
@@ -177,7 +209,94 @@ impl Coordinator {
                 self.step(Input::Leave { store, boot }).await
             }
             Call::Copies { copies, floor } => self.step(Input::Copies { copies, floor }).await,
+            Call::Operate { store, command, reply } => {
+                let outcome = self.operate(store, command).await?;
+                // Whoever asked looks at the view next.
+                self.publish();
+                let _ = reply.send(outcome);
+                Ok(())
+            }
+            Call::Refugees { reply } => {
+                let _ = reply.send(self.refugees());
+                Ok(())
+            }
+            Call::Recoverable { reply } => {
+                let _ = reply.send(self.recoverable());
+                Ok(())
+            }
+            Call::Force { decided, reply } => {
+                tracing::warn!(partitions = decided.len(), "an operator gave up all members");
+                let decided = Arc::new(decided);
+                self.tell_shards(|| Event::Force(Arc::clone(&decided))).await;
+                let _ = reply.send(());
+                Ok(())
+            }
+            Call::Rebuild(rebuilding) => self.rebuild(*rebuilding).await,
         }
+    }
+
+    /// Carries out an operator's command, or says why not.
+    async fn operate(
+        &mut self,
+        store: StoreId,
+        command: Command,
+    ) -> Result<Result<(), Objection>, MetadataError> {
+        let wish = match command {
+            Command::Drain => Wish::Drain,
+            Command::Undrain => Wish::Undrain,
+            Command::Decommission => Wish::Decommission { held: self.summaries.held_by(store) },
+        };
+        if let Some(objection) = self.options.membership.objection_to(store, wish) {
+            tracing::warn!(%store, ?command, %objection, "an operator's command was not carried out");
+            return Ok(Err(objection));
+        }
+        tracing::info!(%store, ?command, "an operator's command");
+        self.step(Input::Operator { store, wish }).await?;
+        if command == Command::Decommission {
+            self.beats.remove(&store);
+            self.full.remove(&store);
+        }
+        Ok(Ok(()))
+    }
+
+    fn refugees(&self) -> Option<Refugees> {
+        let membership = &self.options.membership;
+        let waiting = membership.cluster().is_none().then(|| membership.waiting(clock::now()));
+        let (stores, partitions) = (waiting?.cloned().collect(), membership.partitions());
+        Some(Refugees { stores, partitions })
+    }
+
+    fn recoverable(&self) -> Recoverable {
+        let membership = &self.options.membership;
+        let cluster = membership.cluster().map(|cluster| cluster.id);
+        let nodes = membership.nodes(clock::now()).filter(|node| node.status == Status::Live);
+        let asked = nodes.filter_map(|node| {
+            let (cluster, boot, address) = (cluster?, node.boot?, node.info.address.clone());
+            Some(Asked { cluster, store: node.store, boot, address })
+        });
+        let summaries = self.summaries.latest();
+        let partitions = summaries.iter().flat_map(|summary| &summary.partitions);
+        let lost = partitions.filter(|(_, status)| !status.serving);
+        let mut lost: Vec<_> = lost.map(|(id, status)| (*id, status.copies.clone())).collect();
+        lost.sort_by_key(|(id, _)| *id);
+        Recoverable { live: asked.collect(), lost, targets: Arc::clone(membership.table()) }
+    }
+
+    /// The metadata is made anew, durably and all at once, and the cluster goes on.
+    async fn rebuild(&mut self, rebuilding: Rebuilding) -> Result<(), MetadataError> {
+        let Rebuilding { testimonies, decisions, epoch, reply } = rebuilding;
+        let partitions = self.options.membership.partitions();
+        let rebuild = Rebuild::new(&testimonies, &decisions, partitions);
+        let state = rebuild.state(epoch, clock::wall_milliseconds(), self.options.copies);
+        let founded = self.options.membership.cluster().is_some();
+        if let Some(state) = state.filter(|_| !founded) {
+            tracing::warn!(%epoch, stores = testimonies.len(), "the metadata is made anew");
+            self.step(Input::Rebuilt(Box::new(state))).await?;
+            let _ = reply.send(true);
+        } else {
+            let _ = reply.send(false);
+        }
+        Ok(())
     }
 
     /// Rule 27: no writes to a store whose disk is full, with some room between full and not.
@@ -216,7 +335,7 @@ impl Coordinator {
         match output {
             Output::Persist(changes) => self.persist(changes).await?,
             Output::Founded(cluster) => {
-                tracing::info!(cluster = %cluster.id, "the cluster is created");
+                tracing::info!(cluster = %cluster.id, epoch = %self.epoch, "the cluster begins");
                 self.candidates.clear();
                 self.found(cluster).await;
             }
@@ -240,6 +359,17 @@ impl Coordinator {
                 self.beats.remove(&store);
                 self.tell_shards(|| Event::Store(store, StoreEvent::Evicted)).await;
             }
+            Output::Slow { store, pace, others } => {
+                tracing::warn!(
+                    %store, ?pace, ?others,
+                    "a node is slower than the others by far; it goes where it can be spared"
+                );
+                self.tell_shards(|| Event::Store(store, StoreEvent::Slow)).await;
+            }
+            Output::Fast(store) => {
+                tracing::info!(%store, "a node that was slow keeps up again");
+                self.tell_shards(|| Event::Store(store, StoreEvent::Fast)).await;
+            }
             Output::Targets(table) => {
                 self.tell_shards(|| Event::Targets(Arc::clone(&table))).await;
             }
@@ -260,18 +390,37 @@ impl Coordinator {
     }
 
     async fn persist(&mut self, changes: Vec<Change>) -> Result<(), MetadataError> {
+        let epoch = changes.iter().find_map(|change| match change {
+            Change::Epoch(epoch) => Some(*epoch),
+            _ => None,
+        });
         for change in &changes {
-            if let Change::Configuration(partition, configuration) = change {
-                self.configurations.push((*partition, configuration.clone()));
+            match change {
+                Change::Configuration(partition, configuration) => {
+                    self.configurations.push((*partition, configuration.clone()));
+                }
+                Change::Rebuilt(partition, configuration) => {
+                    self.configurations.push((*partition, configuration.clone()));
+                    self.unconfirmed.insert(*partition);
+                }
+                _ => {}
             }
         }
-        self.options.metadata.propose(changes).await
+        self.options.metadata.propose(changes).await?;
+        self.epoch = epoch.unwrap_or(self.epoch);
+        Ok(())
     }
 
     /// The cluster exists: its partitions begin.
     async fn found(&mut self, cluster: Cluster) {
         let configurations = std::mem::take(&mut self.configurations);
-        let founding = Founding { index_key: cluster.index_key, configurations };
+        let founding = Founding {
+            index_key: cluster.index_key,
+            epoch: self.epoch,
+            began: clock::now(),
+            configurations,
+            unconfirmed: std::mem::take(&mut self.unconfirmed),
+        };
         let founding = Arc::new(founding);
         self.tell_shards(|| Event::Founded(Arc::clone(&founding))).await;
         // Partitions that did not exist could not be told.
@@ -288,9 +437,13 @@ impl Coordinator {
                 let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
                 Some(Outcome::Pending(v1::Pending { retry_after_ms, reason }))
             }
-            Answer::Refused { reason, last_word } => {
-                tracing::warn!(%store, reason, "a node is refused");
-                Some(Outcome::Refused(v1::Refused { reason, r#final: last_word }))
+            Answer::Refused { reason, last_word } => Some(refused(store, reason, last_word, false)),
+            Answer::Decommissioned => {
+                let reason = format!(
+                    "store {store} was decommissioned: what it holds is out of date, and it is not \
+                     taken again"
+                );
+                Some(refused(store, reason, true, true))
             }
         };
         for waiting in self.waiting.remove(&(store, boot)).unwrap_or_default() {
@@ -319,6 +472,7 @@ impl Coordinator {
             cluster: cluster.id,
             epoch: self.epoch,
             shards: self.options.shards.clone(),
+            durations: self.options.durations.clone(),
             max_value_bytes: self.options.max_value_bytes,
             large_lane: true,
         };
@@ -342,4 +496,14 @@ impl Coordinator {
             let _ = shard.send(event()).await;
         }
     }
+}
+
+fn refused(
+    store: StoreId,
+    reason: String,
+    last_word: bool,
+    decommissioned: bool,
+) -> v1::register_reply::Outcome {
+    tracing::warn!(%store, reason, "a node is refused");
+    v1::register_reply::Outcome::Refused(v1::Refused { reason, r#final: last_word, decommissioned })
 }

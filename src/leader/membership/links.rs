@@ -47,6 +47,13 @@ impl Links {
         self.links.remove(&store);
     }
 
+    /// Has a store write something, so that it is seen how long that takes.
+    pub(super) fn probe(&self, store: StoreId) {
+        if let Some(watched) = self.links.get(&store) {
+            watched.link.probe();
+        }
+    }
+
     /// What links did since this was last asked.
     pub(super) fn look(&mut self) -> Vec<Input> {
         let mut seen = Vec::new();
@@ -76,6 +83,10 @@ impl Watched {
         let Some(gauge) = &self.gauge else { return };
         let batches = gauge.batches();
         let outstanding = gauge.stuck_since().is_some();
+        let (stored, total) = gauge.take_pace();
+        if stored > 0 {
+            seen.push(Input::Took { store, total, batches: stored });
+        }
         if batches != self.batches {
             self.batches = batches;
             seen.push(Input::Acknowledged { store, outstanding });

@@ -17,27 +17,38 @@
 //! * [`rpc`] - the service that nodes call.
 //! * [`coordinator`] - the task: takes calls, steps the machine, carries out what it says.
 //! * [`links`] - the links, and what the failure detector is told of them.
+//! * [`rebuild`] - asks stores what they know, when the metadata is lost.
+//! * [`recovery`] - what is left of partitions that lost all members.
 //! * [`overview`] - the view that is published, and what a leaving node would leave behind.
+//! * [`progress`] - how fast copies are made.
 
 mod coordinator;
 mod links;
 mod overview;
+mod progress;
+pub(crate) mod rebuild;
+pub(crate) mod recovery;
 pub(crate) mod rpc;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::leader::audit::Audit;
 use crate::leader::shard::inbox::{Event, Summary};
 use crate::leader::view::Views;
-use crate::logic::membership::{Membership, Registration, State};
+use crate::logic::membership::{Membership, Objection, Registration, State};
 use crate::meta::MetadataError;
 use crate::meta::local::MetadataHandle;
 use crate::rpc::v1;
+use crate::runtime::metrics::DurationHistogram;
 use crate::runtime::tasks::Tasks;
-use crate::types::{BootId, StoreId};
+use crate::types::{BootId, PartitionId, StoreId};
 use coordinator::Coordinator;
+use rebuild::{Rebuilding, Refugees};
+use recovery::Recoverable;
 use rpc::MembershipService;
 
 /// Calls that wait for the coordinator before nodes are held back.
@@ -50,6 +61,10 @@ pub(crate) struct Beat {
     pub(crate) boot: BootId,
     pub(crate) disk: v1::Disk,
     pub(crate) records: u64,
+    /// About how many bytes its copies take.
+    pub(crate) bytes: u64,
+    /// Bytes that came for copies since its process started.
+    pub(crate) copied_bytes: u64,
 }
 
 /// What the coordinator is asked.
@@ -69,7 +84,38 @@ pub(crate) enum Call {
     Leave { store: StoreId, boot: BootId, progress: mpsc::Sender<v1::LeaveProgress> },
     /// An operator changed the number of copies.
     Copies { copies: usize, floor: usize },
+    /// An operator decides about a store.
+    Operate {
+        store: StoreId,
+        command: Command,
+        /// Answered when it is durable, or why it is not done.
+        reply: oneshot::Sender<Result<(), Objection>>,
+    },
+    /// Somebody wants to know which stores wait for lost metadata.
+    Refugees { reply: oneshot::Sender<Option<Refugees>> },
+    /// Somebody wants to know what could be forced.
+    Recoverable { reply: oneshot::Sender<Recoverable> },
+    /// An operator decided with which stores partitions go on that have lost all members.
+    Force { decided: Vec<(PartitionId, SmallVec<[StoreId; 4]>)>, reply: oneshot::Sender<()> },
+    /// An operator wants lost metadata to be made anew from this.
+    Rebuild(Box<Rebuilding>),
 }
+
+/// What an operator may decide about a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Move everything off it, and keep it off the ring.
+    Drain,
+    /// Put it back on the ring.
+    Undrain,
+    /// Forget it.
+    Decommission,
+}
+
+/// The leader stops: nobody carries out commands any more.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the leader stops")]
+pub(crate) struct Stopping;
 
 /// What a coordinator is made of.
 #[derive(Debug)]
@@ -87,6 +133,8 @@ pub(crate) struct Options {
     /// Copies each value should have, and live copies that a write needs.
     pub(crate) copies: usize,
     pub(crate) floor: usize,
+    /// Takes how long batches of writes took to be durable on a node.
+    pub(crate) durations: DurationHistogram,
     /// The largest value a client may store.
     pub(crate) max_value_bytes: usize,
     /// Where shards are told things.
@@ -99,6 +147,8 @@ pub(crate) struct Options {
     pub(crate) refusal: watch::Sender<Option<String>>,
     /// Where a failure of the metadata is reported: the leader must stop.
     pub(crate) failed: mpsc::Sender<MetadataError>,
+    /// Where operators' decisions that may cost data are written down.
+    pub(crate) audit: Audit,
 }
 
 /// A way to the coordinator. Clones are cheap.
@@ -106,6 +156,7 @@ pub(crate) struct Options {
 pub(crate) struct Handle {
     calls: mpsc::Sender<Call>,
     tasks: Tasks,
+    audit: Audit,
 }
 
 impl Handle {
@@ -119,12 +170,24 @@ impl Handle {
         // Nobody listens only when the leader stops.
         let _ = self.calls.send(Call::Copies { copies, floor }).await;
     }
+
+    /// Carries out what an operator decided about a store; completes when that is durable.
+    pub(crate) async fn operate(
+        &self,
+        store: StoreId,
+        command: Command,
+    ) -> Result<Result<(), Objection>, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call::Operate { store, command, reply };
+        self.calls.send(call).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
 }
 
 /// Starts a coordinator, which runs until the tasks are told to stop.
 pub(crate) fn start(options: Options, tasks: &Tasks) -> Handle {
     let (calls, queue) = mpsc::channel(CALLS);
-    let handle = Handle { calls, tasks: tasks.clone() };
+    let handle = Handle { calls, tasks: tasks.clone(), audit: options.audit.clone() };
     let coordinator = Coordinator::new(options, tasks.clone());
     let stop = tasks.clone();
     tasks.spawn(async move {

@@ -2,12 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::Beat;
+use super::progress::Progress;
 use crate::leader::shard::inbox::Summary;
-use crate::leader::view::{ClusterView, DiskView, NodeState, NodeView, PartitionsView};
+use crate::leader::view::{
+    ClusterView, DiskView, DoubtView, DrainView, NodeState, NodeView, PartitionsView, RepairView,
+};
+use crate::logic::comparison::Doubt;
 use crate::logic::detector;
 use crate::logic::membership::{Membership, Node};
 use crate::logic::partition::Status;
@@ -27,11 +32,20 @@ impl Summaries {
         self.0.iter().map(|shard| Arc::clone(&shard.borrow())).collect()
     }
 
+    /// How many partitions have a copy on this store, or are making one there.
+    pub(super) fn held_by(&self, store: StoreId) -> usize {
+        let holds = |status: &Status| status.copies.iter().any(|copy| copy.store == store);
+        let held = |summary: &Arc<Summary>| {
+            summary.partitions.iter().filter(|(_, status)| holds(status)).count()
+        };
+        self.latest().iter().map(held).sum()
+    }
+
     /// The partitions that would have fewer than `floor` live copies without these stores.
     pub(super) fn short(&self, floor: usize, without: &BTreeSet<StoreId>) -> Vec<PartitionId> {
         let is_short = |status: &Status| {
             let stays = |store: &StoreId| !without.contains(store);
-            let live = status.copies.iter().filter(|copy| copy.in_sync && copy.live && copy.peered);
+            let live = status.copies.iter().filter(|copy| copy.is_sound());
             live.filter(|copy| stays(&copy.store)).count() < floor
         };
         let mut short = Vec::new();
@@ -50,8 +64,17 @@ pub(super) struct Context<'a> {
     pub(super) copies: usize,
     pub(super) floor: usize,
     pub(super) beats: &'a BTreeMap<StoreId, Beat>,
+    pub(super) progress: &'a Progress,
     /// Stores that wait for a cluster, and where they are.
     pub(super) candidates: Vec<(StoreId, String)>,
+}
+
+/// How many copies a store has, how many of them count, and how many of those are in doubt.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    in_sync: usize,
+    in_doubt: usize,
+    any: usize,
 }
 
 /// Puts the view together.
@@ -63,18 +86,26 @@ pub(super) fn view(
 ) -> ClusterView {
     let summaries = summaries.latest();
     let partitions = || summaries.iter().flat_map(|summary| &summary.partitions);
-    let mut held: BTreeMap<StoreId, usize> = BTreeMap::new();
-    for (_, status) in partitions() {
-        for copy in status.copies.iter().filter(|copy| copy.in_sync) {
-            *held.entry(copy.store).or_default() += 1;
-        }
+    let mut held: BTreeMap<StoreId, Held> = BTreeMap::new();
+    for copy in partitions().flat_map(|(_, status)| &status.copies) {
+        let held = held.entry(copy.store).or_default();
+        held.in_sync += usize::from(copy.in_sync);
+        held.in_doubt += usize::from(copy.in_sync && copy.doubt != Doubt::None);
+        held.any += 1;
     }
+    let bytes = |store: &StoreId| context.beats.get(store).map_or(0, |beat| beat.bytes);
     let mut nodes: Vec<NodeView> = membership
         .nodes(now)
         .map(|node| node_view(&node, context.beats.get(&node.store), now))
         .collect();
     for node in &mut nodes {
-        node.partitions = held.get(&node.store).copied().unwrap_or(0);
+        let held = held.get(&node.store).copied().unwrap_or_default();
+        (node.partitions, node.in_doubt) = (held.in_sync, held.in_doubt);
+        if let Some(drain) = &mut node.drain {
+            drain.partitions_left = held.any;
+            drain.bytes_left = if held.any == 0 { 0 } else { bytes(&node.store) };
+            drain.time_left = time_left(drain.bytes_left, context.progress.rate());
+        }
     }
     nodes.extend(context.candidates.iter().map(|(store, address)| candidate(*store, address, now)));
     let present = nodes.iter().filter(|node| node.state != NodeState::Away).count();
@@ -84,8 +115,48 @@ pub(super) fn view(
         tolerance: context.copies,
         min_replicas: context.floor,
         partitions: count(partitions().map(|(_, status)| status), context.copies.min(present)),
+        repair: repair(context, &nodes, &summaries),
         nodes,
+        doubt: doubt(&summaries),
+        refusal: membership.refusal(),
     }
+}
+
+fn doubt(shards: &[Arc<Summary>]) -> DoubtView {
+    DoubtView {
+        restored_records: shards.iter().map(|shard| shard.restored_records).sum(),
+        possible_losses: shards.iter().map(|shard| shard.possible_losses).sum(),
+    }
+}
+
+/// What is left to be copied is guessed: every copy to come is as large as those there are on
+/// average.
+fn repair(context: &Context<'_>, nodes: &[NodeView], summaries: &[Arc<Summary>]) -> RepairView {
+    let statuses = summaries.iter().flat_map(|summary| &summary.partitions);
+    let queued = statuses.map(|(_, status)| status.missing).sum::<usize>();
+    let beats = nodes.iter().filter_map(|node| Some((node, context.beats.get(&node.store)?)));
+    let (copies, bytes) = beats.fold((0, 0), |(copies, bytes), (node, beat)| {
+        (copies + node.partitions as u128, bytes + u128::from(beat.bytes))
+    });
+    let left = (bytes * queued as u128).checked_div(copies).unwrap_or(0);
+    let bytes_left = u64::try_from(left).unwrap_or(u64::MAX);
+    let bytes_per_second = context.progress.rate();
+    RepairView {
+        queued,
+        running: summaries.iter().map(|summary| summary.copying).sum(),
+        copied_bytes: context.progress.total(),
+        bytes_left,
+        bytes_per_second,
+        time_left: time_left(bytes_left, bytes_per_second),
+    }
+}
+
+/// How long so much takes at this rate; nothing while nothing moves.
+fn time_left(bytes: u64, per_second: u64) -> Option<Duration> {
+    if bytes == 0 {
+        return Some(Duration::ZERO);
+    }
+    bytes.checked_div(per_second).map(|seconds| Duration::from_secs(seconds + 1))
 }
 
 fn count<'a>(statuses: impl Iterator<Item = &'a Status>, copies: usize) -> PartitionsView {
@@ -94,6 +165,7 @@ fn count<'a>(statuses: impl Iterator<Item = &'a Status>, copies: usize) -> Parti
         counted.total += 1;
         counted.serving += usize::from(status.serving && status.writable);
         counted.unavailable += usize::from(!status.serving);
+        counted.damaged_keys += status.frozen;
         counted.under_replicated += usize::from(status.live_copies() < copies);
     }
     counted
@@ -117,7 +189,10 @@ fn node_view(node: &Node<'_>, beat: Option<&Beat>, now: Moment) -> NodeView {
         heard,
         records: beat.map_or(0, |beat| beat.records),
         partitions: 0,
+        in_doubt: 0,
+        slow: node.slow,
         disk: beat.map(|beat| disk(&beat.disk)).unwrap_or_default(),
+        drain: node.info.drained.then(DrainView::default),
     }
 }
 
@@ -129,7 +204,10 @@ fn candidate(store: StoreId, address: &str, now: Moment) -> NodeView {
         heard: Some(now),
         records: 0,
         partitions: 0,
+        in_doubt: 0,
+        slow: false,
         disk: DiskView::default(),
+        drain: None,
     }
 }
 

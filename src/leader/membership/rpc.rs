@@ -100,6 +100,8 @@ fn beat(message: &v1::HeartbeatRequest) -> Result<Beat, Malformed> {
         boot: convert::identity(&message.boot_id)?,
         disk: message.disk.unwrap_or_default(),
         records: message.records,
+        bytes: message.bytes,
+        copied_bytes: message.copied_bytes,
     })
 }
 

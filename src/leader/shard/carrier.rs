@@ -9,8 +9,9 @@ use super::operations::{Asked, Operations};
 use super::outbox::Outbox;
 use crate::leader::link::LARGE_BYTES;
 use crate::leader::view::Views;
+use crate::logic::comparison::Point;
 use crate::logic::partition::Partition;
-use crate::logic::partition::io::{Content, Input, Order, Output, Reply, Write};
+use crate::logic::partition::io::{Attempt, Content, Input, Order, Output, Reply, Write};
 use crate::protocol::record::{Flags, Kind, Record, RecordError};
 use crate::protocol::reply::{CopyLocation, CopyState, Location, Outcome};
 use crate::rpc::{convert, v1};
@@ -35,6 +36,10 @@ pub(crate) struct Carrier {
     pub(crate) views: Views,
     /// A record being encoded, before it is copied to each recipient's piece.
     pub(crate) scratch: BytesMut,
+    /// Settled records that stores had lost and fetched again.
+    pub(crate) restored_records: u64,
+    /// Partitions of which every member may have lost something.
+    pub(crate) possible_losses: u64,
 }
 
 impl Carrier {
@@ -66,7 +71,28 @@ impl Carrier {
                         }
                     }
                 }
-                Output::Propose(configuration) => self.propose(partition.id(), configuration),
+                Output::Propose(configuration) => {
+                    self.propose(partition.id(), configuration, false);
+                }
+                Output::Force(configuration) => self.propose(partition.id(), configuration, true),
+                Output::Restored { store, records } => {
+                    let partition = partition.id();
+                    self.restored_records += records;
+                    tracing::error!(
+                        %store, %partition, records,
+                        "a store that stopped uncleanly had lost settled records; it has fetched \
+                         them from another copy"
+                    );
+                }
+                Output::PossibleLoss => {
+                    let partition = partition.id();
+                    self.possible_losses += 1;
+                    tracing::error!(
+                        %partition,
+                        "possible loss: every copy was buffered and went down with its machine; \
+                         the highest versions found among all of them count now"
+                    );
+                }
                 Output::Alarm { key_hash, version } => {
                     let (partition, key) = (partition.id(), key_hash.bits());
                     tracing::error!(
@@ -79,15 +105,6 @@ impl Carrier {
         }
     }
 
-    /// Tells a member the latest durable configuration, which it keeps for the case that the
-    /// leader's metadata is lost (rule 30).
-    pub(crate) fn tell_configuration(&mut self, partition: &Partition, member: Member) {
-        if let Some(link) = self.links.get_mut(&member.store) {
-            let order = v1::order::Order::Configuration(partition.configuration().into());
-            link.order(partition.id(), member.token, order);
-        }
-    }
-
     /// Hands everything over.
     pub(crate) fn flush(&mut self) {
         for link in self.links.values_mut() {
@@ -96,8 +113,13 @@ impl Carrier {
         self.operations.flush();
     }
 
-    fn propose(&mut self, partition: PartitionId, configuration: crate::types::Configuration) {
-        let proposal = Proposal { shard: self.shard, partition, configuration };
+    fn propose(
+        &mut self,
+        partition: PartitionId,
+        configuration: crate::types::Configuration,
+        forced: bool,
+    ) {
+        let proposal = Proposal { shard: self.shard, partition, configuration, forced };
         // Nobody takes proposals only when the leader stops.
         let _ = self.proposals.send(proposal);
     }
@@ -133,15 +155,31 @@ impl Carrier {
 
     fn order(&mut self, partition: PartitionId, to: Member, order: &Order) {
         use v1::order::Order as Wire;
-        let wire = match *order {
+        let wire = match order {
             Order::Begin => Wire::Begin(v1::Begin {}),
             Order::Fence(attempt) => Wire::Fence(v1::Fence { attempt: attempt.0 }),
-            Order::Start { source } => match self.start(partition, to, source) {
+            Order::Start { source } => match self.start(partition, to, *source) {
                 Some(start) => Wire::Start(start),
                 None => return,
             },
             Order::Finish => Wire::Finish(v1::Finish {}),
+            Order::Configuration(configuration) => Wire::Configuration(configuration.into()),
+            Order::Adopt => Wire::Adopt(v1::Adopt {}),
+            Order::Restore(write) => {
+                let mut record = BytesMut::new();
+                if encode(partition, write, &mut record).is_err() {
+                    return;
+                }
+                Wire::Restore(v1::Restore { record: record.freeze() })
+            }
             Order::Remove(version) => Wire::Remove(v1::Remove { configuration_version: version.0 }),
+            Order::Compare { attempt, source, point } => {
+                match self.compare(partition, to, (*attempt, *source), point) {
+                    Some(compare) => Wire::Compare(compare),
+                    None => return,
+                }
+            }
+            Order::Trust => Wire::Trust(v1::Trust {}),
         };
         if let Some(link) = self.links.get_mut(&to.store) {
             link.order(partition, to.token, wire);
@@ -159,6 +197,23 @@ impl Carrier {
         self.copying.insert(partition, (to.store, source));
         let source_address = link.address().to_owned();
         Some(v1::Start { source_store_id: convert::id_bytes(source.as_bytes()), source_address })
+    }
+
+    /// The order to compare a copy, likewise.
+    fn compare(
+        &mut self,
+        partition: PartitionId,
+        to: Member,
+        (attempt, source): (Attempt, StoreId),
+        point: &Point,
+    ) -> Option<v1::Compare> {
+        let Some(link) = self.links.get(&source) else {
+            let Member { store, token } = to;
+            let failed = Input::Compared { store, token, attempt, complete: false, restored: 0 };
+            self.follow_up.push((partition, failed));
+            return None;
+        };
+        Some(v1::Compare::new(attempt.0, source, link.address().to_owned(), point))
     }
 }
 
@@ -205,7 +260,7 @@ fn locate(partition: &Partition, version: Option<Version>, views: &Views) -> Loc
     let status = partition.status();
     let copies = status.copies.iter().map(|copy| {
         let node = view.nodes.iter().find(|node| node.store == copy.store);
-        let state = match (copy.in_sync, copy.live && copy.peered) {
+        let state = match (copy.in_sync, copy.is_usable()) {
             (true, true) => CopyState::InSync,
             (true, false) => CopyState::Away,
             (false, _) => CopyState::CatchingUp,

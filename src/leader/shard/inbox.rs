@@ -1,12 +1,17 @@
 //! What shards are told, apart from clients' requests.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::leader::link::news::LinkEvent;
 use crate::logic::partition::Status;
 use crate::logic::partition::io::StoreEvent;
 use crate::logic::placement::Table;
-use crate::types::{Configuration, ConfigurationVersion, IndexKey, PartitionId, StoreId};
+use crate::types::{
+    Configuration, ConfigurationVersion, Epoch, IndexKey, Moment, PartitionId, StoreId,
+};
 
 /// Batches of requests that wait for one shard before its connections are held back.
 pub(crate) const BATCHES: usize = 1024;
@@ -31,6 +36,9 @@ pub(crate) enum Event {
         /// `min_replicas`.
         floor: usize,
     },
+    /// An operator decided that all members of these partitions are lost, and with which stores they
+    /// go on.
+    Force(Arc<Vec<(PartitionId, SmallVec<[StoreId; 4]>)>>),
     /// These proposals are durable.
     Configured(Vec<(PartitionId, ConfigurationVersion)>),
 }
@@ -40,8 +48,14 @@ pub(crate) enum Event {
 pub(crate) struct Founding {
     /// Keys the hashes of clients' keys.
     pub(crate) index_key: IndexKey,
+    /// The leader's epoch: another than at its start if its metadata was made anew since.
+    pub(crate) epoch: Epoch,
+    /// When its partitions begin.
+    pub(crate) began: Moment,
     /// The latest durable configuration of each partition.
     pub(crate) configurations: Vec<(PartitionId, Configuration)>,
+    /// Those whose configuration was made anew from what stores knew.
+    pub(crate) unconfirmed: BTreeSet<PartitionId>,
 }
 
 /// A proposal that a shard wants to become durable.
@@ -53,6 +67,8 @@ pub(crate) struct Proposal {
     pub(crate) partition: PartitionId,
     /// What.
     pub(crate) configuration: Configuration,
+    /// An operator decided it; it is to be confirmed when its members have answered.
+    pub(crate) forced: bool,
 }
 
 /// How the partitions of one shard are.
@@ -62,6 +78,10 @@ pub(crate) struct Summary {
     pub(crate) partitions: Vec<(PartitionId, Status)>,
     /// Requests answered since the leader began.
     pub(crate) answered: u64,
-    /// Bytes copied to stores that were being filled.
-    pub(crate) copied_bytes: u64,
+    /// Copies that are being made.
+    pub(crate) copying: usize,
+    /// Settled records that stores had lost and fetched again, since the leader began.
+    pub(crate) restored_records: u64,
+    /// Partitions of which every member may have lost something, since the leader began.
+    pub(crate) possible_losses: u64,
 }

@@ -45,14 +45,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::leader::gateway::ShardBatch;
-use crate::leader::link::news::{Heard, LinkEvent, News};
+use crate::leader::gateway::recall::Recall;
+use crate::leader::link::news::{Compared, Heard, LinkEvent, News};
 use crate::leader::link::piece::Lane;
 use crate::leader::view::Views;
 use crate::logic::partition::io::{Input, Output, StoreEvent};
 use crate::logic::partition::{Partition, Settings};
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
-use crate::types::{ConfigurationVersion, Epoch, IndexKey, Member, Moment, PartitionId, StoreId};
+use crate::types::{IndexKey, Moment, PartitionId, StoreId};
 use carrier::Carrier;
 use inbox::{Event, Founding, Proposal, Summary};
 use operations::Operations;
@@ -70,10 +71,6 @@ pub(crate) struct Options {
     pub(crate) index: usize,
     /// How many there are.
     pub(crate) shards: usize,
-    /// The leader's epoch, durable.
-    pub(crate) epoch: Epoch,
-    /// When the leader began.
-    pub(crate) began: Moment,
     /// What an operator decided about partitions.
     pub(crate) settings: Settings,
     /// Requests.
@@ -86,6 +83,8 @@ pub(crate) struct Options {
     pub(crate) summary: watch::Sender<Arc<Summary>>,
     /// Knows where stores are reached.
     pub(crate) views: Views,
+    /// What the leader remembers.
+    pub(crate) recall: Recall,
 }
 
 /// Runs a shard until the tasks are told to stop.
@@ -95,9 +94,10 @@ pub(crate) fn start(options: Options, tasks: &Tasks) {
     let shard = Shard::new(
         options.index,
         options.shards,
-        Terms { epoch: options.epoch, began: options.began, settings: options.settings },
+        options.settings,
         options.proposals,
         options.views,
+        options.recall,
     );
     let summary = options.summary;
     tasks.spawn(async move {
@@ -143,21 +143,14 @@ fn take_all<T>(queue: &mut mpsc::Receiver<T>, into: &mut Vec<T>) {
     }
 }
 
-/// What partitions begin with.
-#[derive(Clone, Copy, Debug)]
-struct Terms {
-    epoch: Epoch,
-    began: Moment,
-    settings: Settings,
-}
-
 /// A shard: its partitions, and everything they talk to.
 #[derive(Debug)]
 struct Shard {
     index: usize,
     shards: usize,
-    terms: Terms,
+    settings: Settings,
     index_key: Option<IndexKey>,
+    recall: Recall,
     /// Partition `n` is at `n / shards`.
     partitions: Vec<Partition>,
     carrier: Carrier,
@@ -166,7 +159,6 @@ struct Shard {
     /// What one message of a store acknowledged; empty between messages.
     durable: Vec<Sent>,
     now: Moment,
-    copied_bytes: u64,
     /// Copies may be begun: one has ended, or a tick has come.
     repair_due: bool,
 }
@@ -175,9 +167,10 @@ impl Shard {
     fn new(
         index: usize,
         shards: usize,
-        terms: Terms,
+        settings: Settings,
         proposals: mpsc::UnboundedSender<Proposal>,
         views: Views,
+        recall: Recall,
     ) -> Self {
         let carrier = Carrier {
             shard: index,
@@ -188,18 +181,20 @@ impl Shard {
             proposals,
             views,
             scratch: BytesMut::new(),
+            restored_records: 0,
+            possible_losses: 0,
         };
         Self {
             index,
             shards,
-            terms,
+            settings,
             index_key: None,
+            recall,
             partitions: Vec::new(),
             carrier,
             outputs: Vec::new(),
             durable: Vec::new(),
-            now: terms.began,
-            copied_bytes: 0,
+            now: Moment::ZERO,
             repair_due: false,
         }
     }
@@ -244,12 +239,19 @@ impl Shard {
                 self.repair_due = true;
             }
             Event::Copies { wanted, floor } => {
-                (self.terms.settings.copies, self.terms.settings.floor) = (wanted, floor);
+                (self.settings.copies, self.settings.floor) = (wanted, floor);
                 self.step_all(&Input::Copies { wanted, floor });
+            }
+            Event::Force(decided) => {
+                for (partition, stores) in decided.iter() {
+                    if partition.index() % self.shards == self.index {
+                        self.step(*partition, Input::Force(stores.clone()));
+                    }
+                }
             }
             Event::Configured(done) => {
                 for (partition, version) in done {
-                    self.configured(partition, version);
+                    self.step(partition, Input::Configured(version));
                 }
                 self.repair_due = true;
             }
@@ -260,15 +262,19 @@ impl Shard {
 
     fn begin(&mut self, founding: &Founding) {
         self.index_key = Some(founding.index_key);
+        self.recall.begin(founding.index_key);
         let mut own: Vec<_> = founding
             .configurations
             .iter()
             .filter(|(partition, _)| partition.index() % self.shards == self.index)
             .collect();
         own.sort_by_key(|(partition, _)| *partition);
-        let Terms { epoch, began, settings } = self.terms;
+        let (settings, Founding { epoch, began, unconfirmed, .. }) = (self.settings, founding);
         let machine = |(id, configuration): &(PartitionId, _)| {
-            Partition::new(*id, epoch, Clone::clone(configuration), settings, began)
+            let configuration = Clone::clone(configuration);
+            let cache = self.recall.cache().clone();
+            let machine = Partition::new(*id, *epoch, configuration, settings, *began, cache);
+            if unconfirmed.contains(id) { machine.rebuilt() } else { machine }
         };
         self.partitions = own.into_iter().map(machine).collect();
     }
@@ -298,28 +304,6 @@ impl Shard {
     fn follow_up(&mut self) {
         for (partition, input) in std::mem::take(&mut self.carrier.follow_up) {
             self.step(partition, input);
-        }
-    }
-
-    fn configured(&mut self, id: PartitionId, version: ConfigurationVersion) {
-        self.step(id, Input::Configured(version));
-        let Some(partition) = self.partition(id) else { return };
-        let status = partition.status();
-        let peered: SmallVec<[StoreId; 4]> = status
-            .copies
-            .iter()
-            .filter(|copy| copy.in_sync && copy.peered)
-            .map(|copy| copy.store)
-            .collect();
-        for store in peered {
-            self.tell_configuration(id, store);
-        }
-    }
-
-    fn tell_configuration(&mut self, id: PartitionId, store: StoreId) {
-        let Some(partition) = self.partitions.get(id.index() / self.shards) else { return };
-        if let Some(token) = partition.configuration().token_of(store) {
-            self.carrier.tell_configuration(partition, Member { store, token });
         }
     }
 
@@ -360,17 +344,16 @@ impl Shard {
             self.durable(store, lane, through);
         }
         for (partition, token, answer) in heard.fences {
-            let member = answer.member;
             self.step(partition, Input::Fenced { store, token, answer });
-            if member {
-                self.tell_configuration(partition, store);
-            }
         }
         for copied in heard.copies {
-            self.copied_bytes += copied.bytes;
             let (token, complete) = (copied.token, copied.complete);
             self.step(copied.partition, Input::Copied { store, token, complete });
             self.repair_due = true;
+        }
+        for compared in heard.comparisons {
+            let Compared { partition, token, attempt, complete, restored } = compared;
+            self.step(partition, Input::Compared { store, token, attempt, complete, restored });
         }
         for (partition, id, answer) in heard.reads {
             self.step(partition, Input::Read { id, answer });
@@ -388,6 +371,9 @@ impl Shard {
                     self.step(partition, Input::Acknowledged { store, token, version });
                 }
                 What::Finish => self.step(partition, Input::Finished { store, token }),
+                What::Configuration(version) => {
+                    self.step(partition, Input::Told { store, token, version });
+                }
                 What::Refused => {}
             }
         }
@@ -397,6 +383,8 @@ impl Shard {
     fn summary(&self) -> Summary {
         let partitions = self.partitions.iter().map(|one| (one.id(), one.status())).collect();
         let answered = self.carrier.operations.total();
-        Summary { partitions, answered, copied_bytes: self.copied_bytes }
+        let Carrier { restored_records, possible_losses, .. } = self.carrier;
+        let copying = self.carrier.copying.len();
+        Summary { partitions, answered, copying, restored_records, possible_losses }
     }
 }

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use crate::leader::link::news::{Refused, Session};
 use crate::leader::link::piece::{Lane, LinkSender, Piece};
 use crate::rpc::v1;
-use crate::types::{PartitionId, Token, Version};
+use crate::types::{ConfigurationVersion, PartitionId, Token, Version};
 
 /// A piece is handed over when it has grown to this, so that a long turn does not keep its store
 /// waiting, and two pieces still fit into one batch.
@@ -33,6 +33,8 @@ pub(crate) enum What {
     Write(Version),
     /// The order to finish a shadow copy.
     Finish,
+    /// This configuration, to be kept.
+    Configuration(ConfigurationVersion),
     /// It was refused; its number means nothing.
     Refused,
 }
@@ -142,7 +144,6 @@ struct Held {
     after: u64,
     partition: PartitionId,
     token: Token,
-    watermark: Version,
     version: Version,
     record: Bytes,
 }
@@ -209,7 +210,8 @@ impl Outbox {
         }
     }
 
-    /// Sends a large write, or keeps it until the copy it is for is open.
+    /// Sends a large write, or keeps it until the copy it is for is open. The watermark goes by the
+    /// small lane all the same: there it cannot overtake the configuration it was reached under.
     pub(crate) fn write_large(
         &mut self,
         partition: PartitionId,
@@ -222,11 +224,12 @@ impl Outbox {
             self.write(partition, token, watermark, version, &record);
             return;
         }
+        self.watermark(partition, token, watermark);
         match self.opening {
             Some(after) => {
-                self.held.push_back(Held { after, partition, token, watermark, version, record });
+                self.held.push_back(Held { after, partition, token, version, record });
             }
-            None => self.send_large(partition, token, watermark, version, record),
+            None => self.send_large(partition, token, version, record),
         }
     }
 
@@ -234,12 +237,11 @@ impl Outbox {
         &mut self,
         partition: PartitionId,
         token: Token,
-        watermark: Version,
         version: Version,
         record: Bytes,
     ) {
         let lane = &mut self.large;
-        lane.piece.sections.push(v1::Section::new(partition, token, watermark, 1));
+        lane.piece.sections.push(v1::Section::new(partition, token, Version::ZERO, 1));
         lane.piece.records = record;
         lane.track(partition, token, What::Write(version));
         lane.flush(self.shard, &self.sender);
@@ -255,6 +257,10 @@ impl Outbox {
         match &order {
             v1::order::Order::Start(_) => self.opening = Some(self.small.sequence),
             v1::order::Order::Finish(_) => self.small.track(partition, token, What::Finish),
+            v1::order::Order::Configuration(configuration) => {
+                let version = ConfigurationVersion(configuration.version);
+                self.small.track(partition, token, What::Configuration(version));
+            }
             _ => {}
         }
         self.small.piece.orders.push(v1::Order::new(partition, token, order));
@@ -284,8 +290,8 @@ impl Outbox {
         self.small.durable(through, &mut tell);
         self.opening = self.opening.filter(|opening| *opening > through);
         while let Some(held) = self.held.pop_front_if(|held| held.after <= through) {
-            let Held { partition, token, watermark, version, record, .. } = held;
-            self.send_large(partition, token, watermark, version, record);
+            let Held { partition, token, version, record, .. } = held;
+            self.send_large(partition, token, version, record);
         }
     }
 

@@ -42,7 +42,7 @@ fn is_filling(status: &Status, target: StoreId) -> bool {
 fn wish(partition: &Partition) -> Option<Wish> {
     let target = partition.wanted()?;
     let status = partition.status();
-    let usable = status.copies.iter().filter(|copy| copy.in_sync && copy.live && copy.peered);
-    let sources = usable.map(|copy| copy.store).collect();
+    let sound = status.copies.iter().filter(|copy| copy.is_sound());
+    let sources = sound.map(|copy| copy.store).collect();
     Some(Wish { partition: partition.id(), target, copies: status.live_copies(), sources })
 }

@@ -66,11 +66,15 @@ impl Shard {
 
     /// Without a cluster there is nothing to read and nobody to write to.
     fn before_the_cluster(&self, request: &Request) -> Outcome {
+        let view = self.carrier.views.current();
+        if view.refusal.is_some() {
+            return Outcome::NoMetadata;
+        }
         match request {
             Request::Get { .. } | Request::Where { .. } => Outcome::Unavailable,
             Request::Set { .. } | Request::Update { .. } | Request::Delete { .. } => {
-                let have = self.carrier.views.current().nodes.len();
-                Outcome::NotEnoughNodes { have, need: self.terms.settings.floor }
+                let have = view.nodes.len();
+                Outcome::NotEnoughNodes { have, need: self.settings.floor }
             }
         }
     }

@@ -7,16 +7,24 @@ use super::*;
 use crate::leader::gateway::ShardRequest;
 use crate::leader::link::news::{Heard, Session};
 use crate::leader::link::piece::{LinkSender, Piece, Queues};
+use crate::logic::comparison::Doubt;
+use crate::logic::partition::cache::Cache;
 use crate::logic::partition::io::{Attempt, FenceAnswer};
 use crate::net::batch::{Answer, ReplyReceiver, ReplySender};
 use crate::protocol::command::Operation as Request;
 use crate::protocol::reply::{CopyState, Outcome};
 use crate::rpc::v1;
-use crate::types::{Configuration, IndexKey, Key, Token, Version};
+use crate::types::{
+    Configuration, ConfigurationVersion, Epoch, IndexKey, Key, Member, Token, Version,
+};
 
 const PARTITIONS: u16 = 4;
 
 /// A shard that owns every partition, and two stores.
+fn recall() -> Recall {
+    Recall::new(Cache::new(1 << 20))
+}
+
 struct Bench {
     shard: Shard,
     now: Moment,
@@ -40,14 +48,19 @@ impl Bench {
     fn new() -> Self {
         let (propose, proposals) = mpsc::unbounded_channel();
         let settings = Settings { copies: 2, floor: 2, ..Settings::default() };
-        let terms = Terms { epoch: Epoch(1), began: Moment::ZERO, settings };
-        let mut shard = Shard::new(0, 1, terms, propose, Views::new());
+        let mut shard = Shard::new(0, 1, settings, propose, Views::new(), recall());
         let members = [0, 1].map(|at| Member { store: store(at), token: token(at) });
         let version = ConfigurationVersion::FIRST;
         let configuration = Configuration { version, members: members.into_iter().collect() };
         let configurations =
             (0..PARTITIONS).map(|id| (PartitionId(id), configuration.clone())).collect();
-        shard.begin(&Founding { index_key: IndexKey([7; 16]), configurations });
+        shard.begin(&Founding {
+            index_key: IndexKey([7; 16]),
+            epoch: Epoch(1),
+            began: Moment::ZERO,
+            configurations,
+            unconfirmed: [].into(),
+        });
         let stores = [0, 1].map(|_| LinkSender::new().1);
         let client = ReplySender::new();
         Self { shard, now: Moment(1), proposals, stores, session: 0, client, slot: 0 }
@@ -105,6 +118,7 @@ impl Bench {
             let answer = FenceAnswer {
                 attempt: Attempt(fence.attempt),
                 member: true,
+                doubt: Doubt::None,
                 watermark: Version::ZERO,
                 records: Vec::new(),
             };
@@ -240,7 +254,7 @@ fn without_a_cluster_nothing_is_promised() {
 #[test]
 fn a_failed_member_is_proposed_to_go_and_a_spare_is_filled() {
     let mut bench = Bench::ready();
-    bench.shard.terms.settings.floor = 1;
+    bench.shard.settings.floor = 1;
     bench.turn(vec![Event::Copies { wanted: 2, floor: 1 }], Vec::new());
     bench.ask(1, vec![set("a")]);
     let first = bench.next(0).unwrap();

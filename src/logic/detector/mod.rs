@@ -22,7 +22,10 @@
 //! A store that comes back is *live* at once, so that a partition at its floor can use it; but
 //! where it lost its place it may take it again only after a second, doubled each time up to a
 //! minute, or a flapping store would keep the others busy with copying.
+//!
+//! A store that works, but slower than the others by far, is *slow*, which `slowness` finds out.
 
+mod slowness;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +33,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::types::{Moment, StoreId};
+pub use slowness::SlownessSettings;
+use slowness::{Finding, Slowness};
 
 /// How long is long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +47,8 @@ pub struct DetectorSettings {
     pub tick_interval: Duration,
     /// A tick this much later than promised means that the leader itself was stalled.
     pub late_tick: Duration,
+    /// When a store is slower than the others by far.
+    pub slowness: SlownessSettings,
 }
 
 impl Default for DetectorSettings {
@@ -51,6 +58,7 @@ impl Default for DetectorSettings {
             evict_after: Duration::from_secs(10),
             tick_interval: Duration::from_millis(50),
             late_tick: Duration::from_millis(250),
+            slowness: SlownessSettings::default(),
         }
     }
 }
@@ -76,6 +84,15 @@ pub enum Input {
         store: StoreId,
         /// Whether it still owes acknowledgements.
         outstanding: bool,
+    },
+    /// So many batches became durable, each so long after it was sent that it makes this in all.
+    Took {
+        /// The store.
+        store: StoreId,
+        /// The time of all of them.
+        total: Duration,
+        /// How many.
+        batches: u32,
     },
     /// A heartbeat, or any other message of it.
     Heard(StoreId),
@@ -132,6 +149,17 @@ pub enum Event {
     },
     /// The store has been away for too long.
     Evicted(StoreId),
+    /// The store is slower than the others by far.
+    Slow {
+        /// The store.
+        store: StoreId,
+        /// What a batch takes there.
+        pace: Duration,
+        /// What it takes elsewhere.
+        others: Duration,
+    },
+    /// It is not any more.
+    Fast(StoreId),
     /// The leader itself was stalled for this long; nobody is blamed.
     LeaderStalled(Duration),
     /// Every store is late at once; nobody is blamed until one moves.
@@ -246,6 +274,7 @@ pub struct Detector {
     settings: DetectorSettings,
     stores: BTreeMap<StoreId, Observed>,
     last_tick: Moment,
+    slowness: Slowness,
     /// Everybody was late, or nobody live, at the last tick.
     holding: bool,
 }
@@ -253,7 +282,8 @@ pub struct Detector {
 impl Detector {
     /// A detector that knows no store yet.
     pub fn new(settings: DetectorSettings, now: Moment) -> Self {
-        Self { settings, stores: BTreeMap::new(), last_tick: now, holding: false }
+        let slowness = Slowness::new(settings.slowness, now);
+        Self { settings, stores: BTreeMap::new(), last_tick: now, slowness, holding: false }
     }
 
     /// Takes in what happened and says what follows.
@@ -270,14 +300,24 @@ impl Detector {
                 seen.hear(now);
                 seen.owing = outstanding.then_some(now);
             }),
+            Input::Took { store, total, batches } => {
+                self.slowness.took(store, total, batches);
+                return Vec::new();
+            }
             Input::Heard(store) => self.observe(store, |seen| seen.hear(now)),
             Input::Left(store) => return self.let_go(store, now),
             Input::Leaving(store) => self.observe(store, |seen| seen.leaving = true),
             Input::Forgotten(store) => {
                 self.stores.remove(&store);
+                self.slowness.forget(store);
                 return Vec::new();
             }
-            Input::Tick => return self.tick(now),
+            Input::Tick => {
+                let mut events = self.tick(now);
+                let stalled = events.iter().any(|it| matches!(it, Event::LeaderStalled(_)));
+                events.extend(self.compare_paces(now, stalled));
+                return events;
+            }
         }
         self.recover(input, now)
     }
@@ -290,6 +330,16 @@ impl Detector {
             Condition::Suspect => Status::Suspect,
             Condition::Evicted => Status::Evicted,
         })
+    }
+
+    /// Whether a store is slower than the others by far.
+    pub fn is_slow(&self, store: StoreId) -> bool {
+        self.slowness.is_slow(store)
+    }
+
+    /// The stores that are.
+    pub fn slow(&self) -> impl Iterator<Item = StoreId> + '_ {
+        self.slowness.slow()
     }
 
     /// How long ago a store was last heard of.
@@ -389,6 +439,18 @@ impl Detector {
         let mut events = self.suspect(troubled, now);
         events.extend(self.evict(now));
         events
+    }
+
+    fn compare_paces(&mut self, now: Moment, stalled: bool) -> Vec<Event> {
+        if stalled || self.holding {
+            self.slowness.discard();
+            return Vec::new();
+        }
+        let event = |finding| match finding {
+            Finding::Slow { store, pace, others } => Event::Slow { store, pace, others },
+            Finding::Fast(store) => Event::Fast(store),
+        };
+        self.slowness.tick(now).into_iter().map(event).collect()
     }
 
     fn start_timers(&mut self, now: Moment) {

@@ -43,6 +43,8 @@ impl Watch {
                     format!("{at} live {} +{:?}", number(store), rejoin_at.since(self.now))
                 }
                 Event::Evicted(store) => format!("{at} evict {}", number(store)),
+                Event::Slow { store, .. } => format!("{at} slow {}", number(store)),
+                Event::Fast(store) => format!("{at} fast {}", number(store)),
                 Event::LeaderStalled(late) => format!("{at} stalled {late:?}"),
                 Event::AllLate => format!("{at} all late"),
             });
@@ -217,4 +219,20 @@ fn a_store_that_was_let_go_does_not_come_back_by_talking() {
     watch.tell(Input::Expected(id(2)));
     watch.tell(Input::Connected(id(2)));
     assert_eq!(watch.said(), ["500 live 2 +1s"]);
+}
+
+#[test]
+fn a_store_far_slower_than_the_others_is_told_and_stays_live() {
+    let mut watch = Watch::of(3);
+    let mut seconds = |count: u32, third: u64| {
+        for _ in 0..count {
+            for (store, millis) in [(1, 2), (2, 3), (3, third)] {
+                watch.tell(Input::Took { store: id(store), total: ms(millis), batches: 1 });
+            }
+            watch.run(ms(1_000), &[1, 2, 3]);
+        }
+        watch.said()
+    };
+    assert_eq!(seconds(40, 60), ["31000 slow 3"]);
+    assert_eq!(seconds(20, 3), ["51000 fast 3"]);
 }

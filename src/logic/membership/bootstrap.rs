@@ -9,14 +9,16 @@ use super::{
 };
 use crate::logic::placement::{Table, place};
 use crate::types::{
-    ClusterId, Configuration, ConfigurationVersion, Epoch, Member, Moment, PartitionId, StoreId,
-    Token,
+    ClusterId, Configuration, ConfigurationVersion, Epoch, Member, Moment, PartitionCount,
+    PartitionId, StoreId, Token,
 };
 
 /// How often a waiting node asks again.
 const RETRY: Duration = Duration::from_millis(200);
 /// A waiting node that has not asked for this long has gone.
 const GONE: Duration = Duration::from_secs(3);
+/// A node that was refused asks less and less often.
+const MEMBER_GONE: Duration = Duration::from_secs(10);
 
 /// A fresh store that waits for a cluster.
 #[derive(Debug)]
@@ -31,13 +33,15 @@ struct Candidate {
 pub(super) struct Bootstrap {
     spare: Cluster,
     candidates: BTreeMap<StoreId, Candidate>,
+    /// Stores that belong to a cluster already, and wait for one.
+    members: BTreeMap<StoreId, Candidate>,
     /// A store that belongs to a cluster of which this leader knows nothing.
     full: Option<(StoreId, ClusterId)>,
 }
 
 impl Bootstrap {
     pub(super) fn new(spare: Cluster) -> Self {
-        Self { spare, candidates: BTreeMap::new(), full: None }
+        Self { spare, candidates: BTreeMap::new(), members: BTreeMap::new(), full: None }
     }
 
     pub(super) fn refusal(&self) -> Option<String> {
@@ -45,7 +49,7 @@ impl Bootstrap {
             format!(
                 "this leader has no metadata, but store {store} belongs to cluster {cluster}: a new \
                  cluster would hide its data; start the leader with its own data directory, or \
-                 make the metadata anew from the nodes with rebuild-metadata"
+                 make the metadata anew from the nodes: hatokuse rebuild-metadata"
             )
         })
     }
@@ -59,10 +63,15 @@ impl Bootstrap {
     ) -> Answer {
         let store = registration.store;
         if let Some(cluster) = registration.cluster {
-            self.full = Some((store, cluster));
+            self.full.get_or_insert((store, cluster));
+            if self.members.len() < MAX_MEMBERS || self.members.contains_key(&store) {
+                let member = Candidate { registration, since: now, asked: now };
+                self.members.insert(store, member);
+            }
+            return self.refuse();
         }
-        if let Some(reason) = self.refusal() {
-            return Answer::Refused { reason, last_word: false };
+        if self.full.is_some() {
+            return self.refuse();
         }
         if self.is_claimed(&registration, now) {
             let reason = format!("store {store} is open in another process; stop one of the two");
@@ -73,6 +82,21 @@ impl Bootstrap {
             self.candidates.insert(store, Candidate { registration, since, asked: now });
         }
         Answer::Pending { retry_after: RETRY, reason: self.reason(settings) }
+    }
+
+    fn refuse(&self) -> Answer {
+        Answer::Refused { reason: self.refusal().unwrap_or_default(), last_word: false }
+    }
+
+    /// The stores of a cluster that wait, and ask now and then.
+    pub(super) fn members(&self, now: Moment) -> impl Iterator<Item = &Registration> {
+        let here = self.members.values().filter(move |it| now.since(it.asked) < MEMBER_GONE);
+        here.map(|member| &member.registration)
+    }
+
+    /// Into how many partitions this leader cuts clusters.
+    pub(super) fn partitions(&self) -> PartitionCount {
+        self.spare.partitions
     }
 
     /// Whether another process that still asks has the store open.
@@ -119,7 +143,7 @@ impl Membership {
         let mut changes = vec![Change::Cluster(cluster)];
         for (store, candidate) in std::mem::take(&mut self.bootstrap.candidates) {
             let Registration { address, admin_address, .. } = candidate.registration;
-            let info = MemberInfo { address, admin_address, placed: true };
+            let info = MemberInfo { address, admin_address, placed: true, drained: false };
             self.members.insert(store, info.clone());
             changes.push(Change::Member(store, info));
             self.detector.step(now, crate::logic::detector::Input::Expected(store));
@@ -135,7 +159,7 @@ impl Membership {
 
 /// The configuration that a partition begins with. Its tokens are used once: the epoch is, and
 /// within it each place of each partition has its own.
-fn first(partition: PartitionId, table: &Table, epoch: Epoch) -> Configuration {
+pub(super) fn first(partition: PartitionId, table: &Table, epoch: Epoch) -> Configuration {
     let stores = table.stores(partition).iter();
     let member = |(place, store): (u64, &StoreId)| Member {
         store: *store,

@@ -107,10 +107,12 @@ impl Membership {
         }
     }
 
-    /// Live stores that have not asked to go.
+    /// Live stores that take copies and have not asked to go.
     fn staying(&self) -> usize {
+        let drained = |store: &StoreId| self.members.get(store).is_some_and(|info| info.drained);
         let live = self.detector.stores().filter(|(_, status)| *status == Status::Live);
-        live.filter(|(store, _)| !self.departures.going.contains_key(store)).count()
+        let stays = |store: &StoreId| !self.departures.going.contains_key(store) && !drained(store);
+        live.filter(|(store, _)| stays(store)).count()
     }
 
     fn let_go(
@@ -159,9 +161,10 @@ impl Membership {
         self.departures.moved = moved;
     }
 
-    /// Nobody waits any more: the ring proposes what it did.
+    /// Nobody waits any more: the ring proposes what it did, unless it is about to propose anew.
     fn restore_table(&mut self, out: &mut Vec<Output>) {
-        if !self.departures.moved.is_empty() && self.departures.going.is_empty() {
+        let nobody = self.departures.going.is_empty() && self.table_due.is_none();
+        if !self.departures.moved.is_empty() && nobody {
             self.departures.moved.clear();
             out.push(Output::Targets(Arc::clone(&self.table)));
         }

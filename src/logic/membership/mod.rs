@@ -24,10 +24,14 @@
 //!
 //! * `bootstrap` - the beginning of a cluster (rule 3a).
 //! * `departure` - nodes that ask to go (rule 24).
+//! * `operations` - what operators decide: drained and decommissioned stores.
+//! * `rebuild` - metadata that was lost, made anew from what stores know (rule 30).
 //! * `state` - the metadata.
 
 mod bootstrap;
 mod departure;
+mod operations;
+mod rebuild;
 mod state;
 
 #[cfg(test)]
@@ -39,13 +43,18 @@ use std::time::Duration;
 
 use crate::logic::detector::{self, Detector, DetectorSettings, Event, Status, Suspicion};
 use crate::logic::placement::{Table, place};
-use crate::types::{BootId, ClusterId, Epoch, Moment, PartitionId, StoreId};
+use crate::types::{BootId, ClusterId, Epoch, Moment, PartitionCount, PartitionId, StoreId};
 use bootstrap::Bootstrap;
 use departure::Departures;
+pub use operations::{Objection, Wish};
+pub use rebuild::{Decisions, Holding, Missing, Rebuild, Survey, Testimony};
 pub use state::{Change, Cluster, MemberInfo, Regression, State};
 
 /// Stores that may belong to a cluster, dormant ones included.
 pub const MAX_MEMBERS: usize = 1024;
+/// Stores that come and go within this time move copies once: five nodes that start together must not
+/// begin five moves, of which four are in vain.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What an operator decides about the membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +136,15 @@ pub enum Input {
         /// Live copies that a write needs.
         floor: usize,
     },
-    /// An evicted store holds nothing that anybody needs: forget it.
-    Forget(StoreId),
+    /// An operator wants something of a store, and [`Membership::objection_to`] has none.
+    Operator {
+        /// The store.
+        store: StoreId,
+        /// What.
+        wish: Wish,
+    },
+    /// The metadata that was lost, made anew ([`Rebuild`]).
+    Rebuilt(Box<State>),
     /// Time has passed. Comes every [`DetectorSettings::tick_interval`], after everything that had
     /// queued was taken in.
     Tick,
@@ -153,6 +169,8 @@ pub enum Answer {
         /// Whether waiting cannot help.
         last_word: bool,
     },
+    /// The store was decommissioned, and is not taken any more.
+    Decommissioned,
 }
 
 /// What is to be done.
@@ -198,6 +216,17 @@ pub enum Output {
     },
     /// The store was away for too long: its copies are to be made anew elsewhere.
     Evicted(StoreId),
+    /// The store is slower than the others by far: it is to go where it can be spared.
+    Slow {
+        /// The store.
+        store: StoreId,
+        /// What a batch takes there.
+        pace: Duration,
+        /// What it takes elsewhere.
+        others: Duration,
+    },
+    /// It is not any more.
+    Fast(StoreId),
     /// What the ring proposes for each partition.
     Targets(Arc<Table>),
     /// How many copies there should be, and how many a write needs.
@@ -241,6 +270,8 @@ pub struct Node<'a> {
     pub status: Status,
     /// How long ago it was heard of, if it was since this leader began.
     pub silence: Option<Duration>,
+    /// Whether it is slower than the others by far.
+    pub slow: bool,
 }
 
 /// The membership. See the module for what it guarantees.
@@ -250,6 +281,8 @@ pub struct Membership {
     epoch: Epoch,
     cluster: Option<Cluster>,
     members: BTreeMap<StoreId, MemberInfo>,
+    /// Stores that were decommissioned.
+    forgotten: BTreeSet<StoreId>,
     /// The processes that registered with this leader.
     boots: BTreeMap<StoreId, BootId>,
     detector: Detector,
@@ -257,6 +290,8 @@ pub struct Membership {
     departures: Departures,
     /// What the ring proposes, without regard to nodes that are about to go.
     table: Arc<Table>,
+    /// When it is to be made anew, since stores have come or gone.
+    table_due: Option<Moment>,
 }
 
 impl Membership {
@@ -269,11 +304,13 @@ impl Membership {
             epoch: state.epoch,
             cluster: state.cluster,
             members: state.members.clone(),
+            forgotten: state.forgotten.clone(),
             boots: BTreeMap::new(),
             detector: Detector::new(settings.detector, now),
             bootstrap: Bootstrap::new(spare),
             departures: Departures::default(),
             table: Arc::default(),
+            table_due: None,
         };
         for store in state.members.iter().filter(|(_, info)| info.placed).map(|(store, _)| *store) {
             membership.detector.step(now, detector::Input::Expected(store));
@@ -294,10 +331,14 @@ impl Membership {
             Input::Link(input) => self.detect(now, input, &mut out),
             Input::Leave { store, boot } => self.leave(now, store, boot, short, &mut out),
             Input::Copies { copies, floor } => self.set_copies(copies, floor, &mut out),
-            Input::Forget(store) => self.forget(store, &mut out),
+            Input::Operator { store, wish } => self.grant(store, wish, &mut out),
+            Input::Rebuilt(state) => self.rebuilt(now, &state, &mut out),
             Input::Tick => {
                 self.detect(now, detector::Input::Tick, &mut out);
                 self.found(now, &mut out);
+                if self.table_due.is_some_and(|due| now >= due) {
+                    self.replace_table(&mut out);
+                }
                 self.review_departures(now, short, &mut out);
             }
         }
@@ -321,6 +362,12 @@ impl Membership {
         (status != Status::Evicted).then_some(status)
     }
 
+    /// The stores that are slower than the others by far. Where they have nothing else to do, they are
+    /// to be sent something now and then, by which they are judged.
+    pub fn slow(&self) -> impl Iterator<Item = StoreId> + '_ {
+        self.detector.slow()
+    }
+
     /// Every store that belongs to the cluster.
     pub fn nodes(&self, now: Moment) -> impl Iterator<Item = Node<'_>> {
         self.members.iter().map(move |(store, info)| {
@@ -331,13 +378,24 @@ impl Membership {
                 boot,
                 status: self.detector.status(*store).unwrap_or(Status::Evicted),
                 silence: boot.and_then(|_| self.detector.silence(*store, now)),
+                slow: self.detector.is_slow(*store),
             }
         })
     }
 
     /// Why this leader does not serve, if it must not.
     pub fn refusal(&self) -> Option<String> {
-        self.bootstrap.refusal()
+        if self.cluster.is_some() { None } else { self.bootstrap.refusal() }
+    }
+
+    /// Stores of a cluster of which this leader knows nothing, that wait for it to be told.
+    pub fn waiting(&self, now: Moment) -> impl Iterator<Item = &Registration> {
+        self.bootstrap.members(now)
+    }
+
+    /// Into how many partitions this leader cuts clusters.
+    pub fn partitions(&self) -> PartitionCount {
+        self.bootstrap.partitions()
     }
 
     // Registration.
@@ -359,6 +417,9 @@ impl Membership {
     fn objection(&self, registration: &Registration) -> Option<Answer> {
         let refuse = |reason, last_word| Some(Answer::Refused { reason, last_word });
         let Registration { store, format, .. } = registration;
+        if self.forgotten.contains(store) {
+            return Some(Answer::Decommissioned);
+        }
         if *format > self.settings.format {
             let known = self.settings.format;
             let reason = format!(
@@ -397,8 +458,11 @@ impl Membership {
 
     fn accept(&mut self, now: Moment, registration: Registration, out: &mut Vec<Output>) {
         let Registration { store, boot, address, admin_address, .. } = registration;
-        let placed = self.members.get(&store).is_some_and(|info| info.placed);
-        self.remember(store, MemberInfo { address: address.clone(), admin_address, placed }, out);
+        let known = self.members.get(&store);
+        let placed = known.is_some_and(|info| info.placed);
+        let drained = known.is_some_and(|info| info.drained);
+        let info = MemberInfo { address: address.clone(), admin_address, placed, drained };
+        self.remember(store, info, out);
         // A process that is known and registers again has doubts, not a new beginning.
         if self.standing(store, boot).is_none() || self.departures.was_let_go(store) {
             self.boots.insert(store, boot);
@@ -416,15 +480,6 @@ impl Membership {
         }
     }
 
-    fn forget(&mut self, store: StoreId, out: &mut Vec<Output>) {
-        let away = matches!(self.detector.status(store), None | Some(Status::Evicted));
-        if away && self.members.remove(&store).is_some() {
-            self.boots.remove(&store);
-            self.detector.step(Moment::ZERO, detector::Input::Forgotten(store));
-            out.push(Output::Persist(vec![Change::Forget(store)]));
-        }
-    }
-
     // Stores that come and go.
 
     fn detect(&mut self, now: Moment, input: detector::Input, out: &mut Vec<Output>) {
@@ -433,27 +488,34 @@ impl Membership {
                 Event::Suspected { store, why } => out.push(Output::Suspected { store, why }),
                 Event::Recovered { store, rejoin_at } => {
                     out.push(Output::Recovered { store, rejoin_at });
-                    self.set_placed(store, true, out);
+                    self.set_placed(now, store, true, out);
                 }
                 Event::Evicted(store) => {
                     self.departures.forget(store);
                     out.extend([Output::Unlink(store), Output::Evicted(store)]);
-                    self.set_placed(store, false, out);
+                    self.set_placed(now, store, false, out);
                 }
+                Event::Slow { store, pace, others } => {
+                    out.push(Output::Slow { store, pace, others });
+                }
+                Event::Fast(store) => out.push(Output::Fast(store)),
                 Event::LeaderStalled(late) => out.push(Output::Stalled(late)),
                 Event::AllLate => out.push(Output::AllLate),
             }
         }
     }
 
-    /// Puts a store on the ring or takes it off.
-    fn set_placed(&mut self, store: StoreId, placed: bool, out: &mut Vec<Output>) {
+    /// Puts a store on the ring or takes it off; what follows is proposed a little later.
+    fn set_placed(&mut self, now: Moment, store: StoreId, placed: bool, out: &mut Vec<Output>) {
         let Some(info) = self.members.get(&store).filter(|info| info.placed != placed) else {
             return;
         };
         let info = MemberInfo { placed, ..info.clone() };
+        let drained = info.drained;
         self.remember(store, info, out);
-        self.replace_table(out);
+        if !drained {
+            self.table_due.get_or_insert(now + SETTLE);
+        }
     }
 
     fn set_copies(&mut self, copies: usize, floor: usize, out: &mut Vec<Output>) {
@@ -469,7 +531,9 @@ impl Membership {
 
     /// The stores on the ring.
     fn placed(&self) -> Vec<StoreId> {
-        self.members.iter().filter(|(_, info)| info.placed).map(|(store, _)| *store).collect()
+        let on_the_ring = |info: &MemberInfo| info.placed && !info.drained;
+        let placed = self.members.iter().filter(|(_, info)| on_the_ring(info));
+        placed.map(|(store, _)| *store).collect()
     }
 
     fn propose(&self) -> Arc<Table> {
@@ -478,6 +542,7 @@ impl Membership {
     }
 
     fn replace_table(&mut self, out: &mut Vec<Output>) {
+        self.table_due = None;
         if self.cluster.is_some() {
             self.table = self.propose();
             self.departures.table_changed();

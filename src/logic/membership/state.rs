@@ -5,7 +5,7 @@
 //! refused, live and at replay: such a number going back is how two leaders come to believe in
 //! different copies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{
     ClusterId, Configuration, ConfigurationVersion, Epoch, IndexKey, PartitionCount, PartitionId,
@@ -32,8 +32,10 @@ pub struct MemberInfo {
     pub address: String,
     /// `host:port` of its node's admin service.
     pub admin_address: String,
-    /// Whether the ring proposes it: from when it is first live until it is evicted.
+    /// Whether it has its place on the ring: from when it is first live until it is evicted.
     pub placed: bool,
+    /// Whether an operator has taken it off the ring, whatever becomes of its node.
+    pub drained: bool,
 }
 
 /// One change of the metadata.
@@ -45,10 +47,13 @@ pub enum Change {
     Cluster(Cluster),
     /// A store belongs to the cluster, with this to be known of it.
     Member(StoreId, MemberInfo),
-    /// A store no longer belongs to the cluster.
+    /// A store no longer belongs to the cluster, and never will again.
     Forget(StoreId),
     /// The partition is held by these stores.
     Configuration(PartitionId, Configuration),
+    /// The partition is held by these stores as far as stores know: the metadata was lost and made
+    /// anew. The next configuration confirms it.
+    Rebuilt(PartitionId, Configuration),
 }
 
 /// A change that must not be.
@@ -89,8 +94,12 @@ pub struct State {
     pub cluster: Option<Cluster>,
     /// The stores that belong to it.
     pub members: BTreeMap<StoreId, MemberInfo>,
+    /// The stores that did once: what they hold is out of date, and they are never taken again.
+    pub forgotten: BTreeSet<StoreId>,
     /// For each partition, the stores that hold it; empty before the cluster was created.
     pub configurations: Vec<Configuration>,
+    /// Partitions whose configuration was made anew and is not yet confirmed.
+    pub unconfirmed: BTreeSet<PartitionId>,
 }
 
 impl State {
@@ -107,8 +116,16 @@ impl State {
             }
             Change::Forget(store) => {
                 self.members.remove(store);
+                self.forgotten.insert(*store);
             }
-            Change::Configuration(partition, next) => self.configure(*partition, next)?,
+            Change::Configuration(partition, next) => {
+                self.configure(*partition, next)?;
+                self.unconfirmed.remove(partition);
+            }
+            Change::Rebuilt(partition, next) => {
+                self.configure(*partition, next)?;
+                self.unconfirmed.insert(*partition);
+            }
         }
         Ok(())
     }
@@ -134,11 +151,15 @@ impl State {
         let made = |(_, configuration): &(PartitionId, &Configuration)| {
             configuration.version > ConfigurationVersion::default()
         };
-        let configurations = self
-            .configurations()
-            .filter(made)
-            .map(|(partition, made)| Change::Configuration(partition, made.clone()));
-        epoch.into_iter().chain(cluster).chain(members).chain(configurations)
+        let configurations = self.configurations().filter(made).map(|(partition, made)| {
+            if self.unconfirmed.contains(&partition) {
+                Change::Rebuilt(partition, made.clone())
+            } else {
+                Change::Configuration(partition, made.clone())
+            }
+        });
+        let forgotten = self.forgotten.iter().map(|store| Change::Forget(*store));
+        epoch.into_iter().chain(cluster).chain(members).chain(forgotten).chain(configurations)
     }
 
     /// Every partition with its configuration.
@@ -232,6 +253,9 @@ mod tests {
             Change::Forget(StoreId::from_number(8)),
             Change::Configuration(PartitionId(0), configuration(1)),
             Change::Configuration(PartitionId(0), configuration(4)),
+            Change::Rebuilt(PartitionId(1), configuration(2)),
+            Change::Rebuilt(PartitionId(2), configuration(2)),
+            Change::Configuration(PartitionId(2), configuration(3)),
         ];
         for change in &changes {
             state.apply(change).unwrap();
@@ -241,6 +265,8 @@ mod tests {
             again.apply(&change).unwrap();
         }
         assert_eq!(again, state);
+        assert!(again.forgotten.contains(&StoreId::from_number(8)));
+        assert_eq!(state.unconfirmed, [PartitionId(1)].into());
         assert_eq!(State::default().changes().count(), 0);
     }
 }

@@ -14,7 +14,7 @@
 //! short N without STORE                   N partitions would be short without this store
 //! leave STORE [boot=B]
 //! copies N floor=F
-//! forget STORE
+//! drain STORE | undrain STORE | decommission STORE [held=N]   an operator's wish
 //! shares                                  how many partitions the ring proposes each store for
 //! nodes                                   how every store is seen
 //! ```
@@ -152,6 +152,7 @@ impl Cast {
                     let kind = if last_word { "refused for good" } else { "refused" };
                     format!("{} {kind}: {}", number(store), shorten(&reason))
                 }
+                Answer::Decommissioned => format!("{} was decommissioned", number(store)),
             },
             Output::Link { store, boot, address } => {
                 format!("link {} boot {} at {address}", number(store), boot.as_bytes()[15])
@@ -162,6 +163,8 @@ impl Cast {
                 format!("live {}, may rejoin in {:?}", number(store), rejoin_at.since(self.now))
             }
             Output::Evicted(store) => format!("evict {}", number(store)),
+            Output::Slow { store, .. } => format!("slow {}", number(store)),
+            Output::Fast(store) => format!("fast {}", number(store)),
             Output::Targets(table) => format!("targets {}", shares(&table)),
             Output::Copies { copies, floor } => format!("copies {copies} floor {floor}"),
             Output::Departure { store, partitions_left, may_stop, .. } => {
@@ -265,7 +268,12 @@ impl Cast {
                 let floor = line.option("floor").expect("floor");
                 return self.step(Input::Copies { copies: line.number(1), floor });
             }
-            "forget" => return self.step(Input::Forget(id(line.number(1)))),
+            "drain" => return self.wish(line.number(1), Wish::Drain),
+            "undrain" => return self.wish(line.number(1), Wish::Undrain),
+            "decommission" => {
+                let held = line.option("held").unwrap_or(0);
+                return self.wish(line.number(1), Wish::Decommission { held });
+            }
             "shares" => return vec![shares(self.membership.table())],
             "nodes" => return self.nodes(),
             other => panic!("unknown command {other}"),
@@ -273,10 +281,22 @@ impl Cast {
         Vec::new()
     }
 
+    fn wish(&mut self, store: u64, wish: Wish) -> Vec<String> {
+        let store = id(store);
+        match self.membership.objection_to(store, wish) {
+            Some(objection) => vec![shorten(&format!("not granted: {objection}"))],
+            None => self.step(Input::Operator { store, wish }),
+        }
+    }
+
     fn nodes(&self) -> Vec<String> {
         let refusal = self.membership.refusal().map(|_| "the leader refuses to serve".into());
         let node = |node: Node<'_>| {
-            let ring = if node.info.placed { ", on the ring" } else { "" };
+            let ring = match (node.info.placed, node.info.drained) {
+                (_, true) => ", drained",
+                (true, false) => ", on the ring",
+                (false, false) => "",
+            };
             format!("{} {} at {}{ring}", number(node.store), node.status.name(), node.info.address)
         };
         refusal.into_iter().chain(self.membership.nodes(self.now).map(node)).collect()
@@ -305,7 +325,7 @@ fn describe(changes: &[Change]) -> String {
     let mut said = String::from("persist");
     for change in changes {
         let _ = match change {
-            Change::Configuration(..) => {
+            Change::Configuration(..) | Change::Rebuilt(..) => {
                 configurations += 1;
                 Ok(())
             }
@@ -313,7 +333,11 @@ fn describe(changes: &[Change]) -> String {
             Change::Cluster(_) => write!(said, " cluster"),
             Change::Forget(store) => write!(said, " forget {}", number(*store)),
             Change::Member(store, info) => {
-                let ring = if info.placed { " on the ring" } else { " off the ring" };
+                let ring = match (info.placed, info.drained) {
+                    (_, true) => " drained",
+                    (true, false) => " on the ring",
+                    (false, false) => " off the ring",
+                };
                 write!(said, " member {}{ring}", number(*store))
             }
         };
@@ -395,6 +419,11 @@ fn a_whole_cluster_is_stopped() {
 #[test]
 fn the_number_of_copies_changes() {
     check("copies");
+}
+
+#[test]
+fn operators_take_stores_out() {
+    check("drain");
 }
 
 #[test]

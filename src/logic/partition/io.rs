@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::logic::comparison::{Doubt, Point};
 use crate::types::{
     Configuration, ConfigurationVersion, Key, KeyHash, Member, Moment, StoreId, Token, Version,
 };
@@ -85,6 +86,8 @@ pub struct FenceAnswer {
     pub attempt: Attempt,
     /// Whether it holds the partition under the token it was asked with, completely.
     pub member: bool,
+    /// How far what it holds is to be trusted.
+    pub doubt: Doubt,
     /// The highest watermark it knows of.
     pub watermark: Version,
     /// What it holds above that.
@@ -121,6 +124,10 @@ pub enum StoreEvent {
     Full,
     /// Its disk has room again.
     Roomy,
+    /// It is slower than the others by far.
+    Slow,
+    /// It is not any more.
+    Fast,
 }
 
 /// What a partition is told.
@@ -180,6 +187,19 @@ pub enum Input {
         /// Whether it is complete.
         complete: bool,
     },
+    /// A member was compared with another, and fetched what it lacked; or that failed.
+    Compared {
+        /// The member in doubt.
+        store: StoreId,
+        /// The token it was asked with.
+        token: Token,
+        /// The attempt it answers.
+        attempt: Attempt,
+        /// Whether everything was compared.
+        complete: bool,
+        /// How many settled records it had lost and has again.
+        restored: u64,
+    },
     /// The order to finish a shadow copy is durable.
     Finished {
         /// The store.
@@ -189,6 +209,15 @@ pub enum Input {
     },
     /// The proposed configuration is durable.
     Configured(ConfigurationVersion),
+    /// A member has durably heard of this configuration.
+    Told {
+        /// The store.
+        store: StoreId,
+        /// The token it was told under.
+        token: Token,
+        /// The configuration.
+        version: ConfigurationVersion,
+    },
     /// The number of copies wanted, and the fewest that take writes, changed.
     Copies {
         /// How many copies each value is to have.
@@ -196,6 +225,9 @@ pub enum Input {
         /// `min_replicas`.
         floor: usize,
     },
+    /// An operator decided that all members are lost, and that the partition goes on with these
+    /// stores: of members that answer with what they hold, of others with whatever they have.
+    Force(SmallVec<[StoreId; 4]>),
     /// Time passed.
     Tick,
 }
@@ -270,6 +302,24 @@ pub enum Order {
     Finish,
     /// This durable configuration does not name you.
     Remove(ConfigurationVersion),
+    /// Compare your copy with that of this member, and fetch what you lack.
+    Compare {
+        /// Names this order.
+        attempt: Attempt,
+        /// With whom.
+        source: StoreId,
+        /// As of when.
+        point: Point,
+    },
+    /// You were compared with all that it takes.
+    Trust,
+    /// Keep the latest durable configuration, which names you (rule 30).
+    Configuration(Configuration),
+    /// Whatever you have of the partition is a whole copy: an operator decided that no better one is
+    /// left (rule 29).
+    Adopt,
+    /// What you have of this very version cannot be read: write it anew (rule 28).
+    Restore(Write),
 }
 
 /// What a partition wants done.
@@ -309,6 +359,18 @@ pub enum Output {
     Watermark(SmallVec<[Member; 4]>),
     /// Make this configuration durable, then say [`Input::Configured`].
     Propose(Configuration),
+    /// A member had lost settled records, and fetched them again from another.
+    Restored {
+        /// The member.
+        store: StoreId,
+        /// How many records.
+        records: u64,
+    },
+    /// Every member may have lost what it acknowledged. The highest versions found among all count.
+    PossibleLoss,
+    /// Make this configuration durable, as one that is yet to be confirmed, then say
+    /// [`Input::Configured`]: an operator decided it.
+    Force(Configuration),
     /// Two members hold one version with different contents: an operator must look.
     Alarm {
         /// The key.

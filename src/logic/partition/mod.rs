@@ -21,17 +21,28 @@
 //! * `operations` - clients: what waits for what on a key (rules 4, 9 to 11, 35 to 39).
 //! * `settling` - versions, acknowledgements, the watermark (rules 5, 6, 14, 18).
 //! * `peering` - what members held when this epoch began (rules 12, 13, 15).
+//! * `doubt` - members that may lack what they acknowledged (rules 15, 15a).
 //! * `reconfiguration` - members that fail, copies that are filled (rules 7, 8, 16 to 23).
+//! * [`cache`], `caching` - settled values in memory, bounded, to be looked up by whoever answers
+//!   clients (rules 42 and 43).
+//! * `recovery` - what an operator decides when every member is lost (rule 29).
+//! * `telling` - what members know of configurations, and partitions whose configuration was made
+//!   anew from what they know (rule 30).
 //!
-//! Per key it keeps something only while an operation on that key is under way: the leader's memory
-//! does not grow with the data.
+//! Per key it keeps something only while an operation on that key is under way: but for the cache,
+//! the leader's memory does not grow with the data.
 
+pub mod cache;
+mod caching;
+mod doubt;
 pub mod io;
 mod operations;
 mod peering;
 mod reconfiguration;
+mod recovery;
 mod replicas;
 mod settling;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod unsettled;
@@ -41,8 +52,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::logic::comparison::Doubt;
 use crate::logic::mutants::{self, Mutant};
-use crate::types::{Configuration, Epoch, KeyHash, Moment, PartitionId, StoreId, Token, Version};
+use crate::types::{
+    Configuration, ConfigurationVersion, Epoch, KeyHash, Moment, PartitionId, StoreId, Token,
+    Version,
+};
+use cache::Cache;
 use io::{Input, Operation, Output, StoreEvent};
 use operations::{KeyState, Reading};
 use replicas::{Replica, Replicas, Slots, StoreState};
@@ -60,6 +76,8 @@ pub struct Settings {
     pub peering_grace: Duration,
     /// How long members may take to turn up after the leader began before they count as failed.
     pub absent_grace: Duration,
+    /// How long a member may be away before it is not waited for any more.
+    pub evict_after: Duration,
     /// How long a read of a copy may take before another copy is asked.
     pub read_retry: Duration,
     /// How many bytes of settled writes a copy being filled may lag behind.
@@ -73,6 +91,7 @@ impl Default for Settings {
             floor: 2,
             peering_grace: Duration::from_millis(500),
             absent_grace: Duration::from_secs(3),
+            evict_after: Duration::from_secs(10),
             read_retry: Duration::from_millis(250),
             missing_bytes: 16 << 20,
         }
@@ -80,6 +99,7 @@ impl Default for Settings {
 }
 
 /// One partition. See the module for what it guarantees.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, each told on its own")]
 #[derive(Debug)]
 pub struct Partition {
     id: PartitionId,
@@ -89,6 +109,12 @@ pub struct Partition {
     now: Moment,
     configuration: Configuration,
     proposed: Option<Configuration>,
+    /// Some member has durably heard of the committed configuration.
+    told: bool,
+    /// The configuration was made anew from what stores knew, and may name a store too many.
+    unconfirmed: bool,
+    /// The configuration that an operator decided, until it is confirmed.
+    forced: Option<ConfigurationVersion>,
     replicas: Replicas,
     stores: BTreeMap<StoreId, StoreState>,
     target: SmallVec<[StoreId; 4]>,
@@ -104,6 +130,10 @@ pub struct Partition {
     /// Operations that came while the partition could not yet take them.
     held: VecDeque<Operation>,
     serving: bool,
+    /// Settled values, shared with the other partitions and with whoever answers clients.
+    cache: Cache,
+    /// Whether what the cache holds may be told.
+    open: bool,
     seq: u64,
     watermark: Version,
     /// Some copy may not have heard the watermark.
@@ -130,6 +160,20 @@ pub struct CopyStatus {
     pub live: bool,
     /// Has answered this epoch's fence.
     pub peered: bool,
+    /// How far it is to be trusted.
+    pub doubt: Doubt,
+}
+
+impl CopyStatus {
+    /// Whether it is an in-sync copy that can be read and counted.
+    pub fn is_usable(&self) -> bool {
+        self.in_sync && self.live && self.peered && self.doubt != Doubt::Lost
+    }
+
+    /// Whether it is one of those, and holds for certain what it acknowledged.
+    pub fn is_sound(&self) -> bool {
+        self.is_usable() && self.doubt == Doubt::None
+    }
 }
 
 /// How a partition is, for people to see.
@@ -143,14 +187,18 @@ pub struct Status {
     pub copies: Vec<CopyStatus>,
     /// How many copies there should be.
     pub wanted: usize,
+    /// Copies that the ring proposes and that are not there yet, those in the making included.
+    pub missing: usize,
     /// Writes under way.
     pub unsettled: usize,
+    /// Keys of which copies hold one version with different contents.
+    pub frozen: usize,
 }
 
 impl Status {
-    /// Live members of the in-sync set.
+    /// Live members of the in-sync set that hold for certain what they acknowledged.
     pub fn live_copies(&self) -> usize {
-        self.copies.iter().filter(|copy| copy.in_sync && copy.live && copy.peered).count()
+        self.copies.iter().filter(|copy| copy.is_sound()).count()
     }
 
     /// Whether there are fewer copies than wanted.
@@ -162,13 +210,15 @@ impl Status {
 impl Partition {
     /// A partition under its latest durable configuration, in an epoch that is durable too.
     ///
-    /// `began` is when the leader started: the graces of rule 13 count from it.
+    /// `began` is when the leader started: the graces of rule 13 count from it. `cache` is as old as
+    /// the epoch.
     pub fn new(
         id: PartitionId,
         epoch: Epoch,
         configuration: Configuration,
         settings: Settings,
         began: Moment,
+        cache: Cache,
     ) -> Self {
         let mut replicas = Replicas::default();
         let mut required = Slots::NONE;
@@ -186,6 +236,9 @@ impl Partition {
             now: began,
             configuration,
             proposed: None,
+            told: false,
+            unconfirmed: false,
+            forced: None,
             replicas,
             stores: BTreeMap::new(),
             target,
@@ -197,6 +250,8 @@ impl Partition {
             frozen: BTreeSet::new(),
             held: VecDeque::new(),
             serving: false,
+            cache,
+            open: false,
             seq: 0,
             watermark: Version::ZERO,
             watermark_untold: false,
@@ -240,15 +295,21 @@ impl Partition {
             }
             Input::Admit(store) => self.admit(store, out),
             Input::Copied { store, token, complete } => self.copied(store, token, complete, out),
+            Input::Compared { store, token, attempt, complete, restored } => {
+                self.compared(store, token, (attempt, complete, restored), out);
+            }
             Input::Finished { store, token } => self.finished(store, token, out),
             Input::Configured(version) => self.configured(version, out),
+            Input::Told { store, token, version } => self.heard(store, token, version, out),
             Input::Copies { wanted, floor } => {
                 self.settings.copies = wanted;
                 self.settings.floor = floor;
                 self.reconfigure(out);
             }
+            Input::Force(stores) => self.force(&stores, out),
             Input::Tick => self.tick(out),
         }
+        self.tend_the_door();
     }
 
     /// Everything at or below this version is settled.
@@ -276,23 +337,40 @@ impl Partition {
                 in_sync: replica.is_member(),
                 live: self.state_of(replica.store).is_live(),
                 peered: replica.peered,
+                doubt: replica.doubt,
             })
             .collect();
         Status {
-            serving: self.serving && self.usable().next().is_some(),
+            serving: self.may_answer(),
             writable: self.serving && self.usable().count() >= self.settings.floor,
             copies,
             wanted: self.settings.copies,
+            missing: self.missing_copies(),
             unsettled: self.unsettled.len(),
+            frozen: self.frozen.len(),
         }
+    }
+
+    fn missing_copies(&self) -> usize {
+        let in_sync = |store: &&StoreId| {
+            self.replicas.get(**store).is_some_and(|(_, replica)| replica.is_member())
+        };
+        self.target.iter().filter(|store| !in_sync(store)).count()
     }
 
     fn state_of(&self, store: StoreId) -> StoreState {
         self.stores.get(&store).copied().unwrap_or_default()
     }
 
-    /// Members that can be read and counted: live and peered.
+    /// Members that can be read and counted: live and peered, and not known to lack something.
     fn usable(&self) -> impl Iterator<Item = (usize, &Replica)> {
+        self.answering().filter(|(_, replica)| {
+            replica.doubt != Doubt::Lost || mutants::enabled(Mutant::PossibleLossAnswers)
+        })
+    }
+
+    /// Members that are there and have told what they hold.
+    fn answering(&self) -> impl Iterator<Item = (usize, &Replica)> {
         self.replicas.members().filter(|(_, replica)| {
             let peered = replica.peered || mutants::enabled(Mutant::UnpeeredCounts);
             peered && !replica.disowned && self.state_of(replica.store).is_live()
@@ -322,6 +400,8 @@ impl Partition {
             }
             StoreEvent::Evicted => state.evicted = true,
             StoreEvent::Full => state.full = true,
+            StoreEvent::Slow => state.slow = true,
+            StoreEvent::Fast => state.slow = false,
             StoreEvent::Roomy => {
                 state.full = false;
                 self.fence_again(store, out);
@@ -337,6 +417,7 @@ impl Partition {
         self.fetch_contents(out);
         self.expire(out);
         self.ask_disowned_again(out);
+        self.compare_members(out);
         self.reconfigure(out);
         self.tell_watermark(out);
     }

@@ -13,8 +13,9 @@ use smallvec::SmallVec;
 use crate::types::{KeyHash, Moment, Version};
 
 use super::Partition;
+use super::cache::Cached;
 use super::io::{
-    Action, Content, Operation, Output, ReadAnswer, ReadId, Reply, Unavailable, Write,
+    Action, Content, Operation, Order, Output, ReadAnswer, ReadId, Reply, Unavailable, Write,
 };
 use super::replicas::Slots;
 use super::unsettled::{Waiter, Waiting};
@@ -30,6 +31,18 @@ pub(super) struct KeyState {
 }
 
 impl KeyState {
+    /// What is being read may be older than what has settled since.
+    pub(super) fn overtake_read(&mut self) {
+        if let Some(read) = &mut self.read {
+            read.overtaken = true;
+        }
+    }
+
+    /// Whether what a copy says may be older than what has settled, or is about to be.
+    pub(super) fn is_overtaken(&self) -> bool {
+        !self.unsettled.is_empty() || self.read.as_ref().is_none_or(|read| read.overtaken)
+    }
+
     fn is_idle(&self) -> bool {
         self.unsettled.is_empty() && self.read.is_none() && self.queue.is_empty()
     }
@@ -42,7 +55,11 @@ struct KeyRead {
     readers: SmallVec<[Waiter; 1]>,
     tried: Slots,
     failed: Slots,
+    /// Copies that have the record and cannot read it.
+    damaged: Slots,
     asked: Option<(usize, Moment)>,
+    /// A version of the key has settled since it was sent (rule 43).
+    overtaken: bool,
     /// Every read sent for it. None of their answers may outlive it: a late one knows nothing of
     /// what was written since.
     ids: SmallVec<[ReadId; 2]>,
@@ -170,14 +187,19 @@ impl Partition {
         Step::Done
     }
 
-    /// Rule 10: from the newest unsettled version once it settles, else from a copy.
+    /// Rule 10: from the newest unsettled version once it settles, else from the cache or a copy.
     fn dispatch_read(&mut self, operation: &Operation, out: &mut Vec<Output>) {
+        let Operation { id, key_hash, .. } = *operation;
         let waiter = waiter(operation, Waiting::Value);
-        match self.newest_unsettled(operation.key_hash) {
-            Some(version) if !mutants::enabled(Mutant::DirtyRead) => {
-                self.wait_for(version, waiter);
-            }
-            _ => self.start_read(operation.key_hash, Some(waiter), out),
+        let newest = self.newest_unsettled(key_hash);
+        if let Some(version) = newest.filter(|_| !mutants::enabled(Mutant::DirtyRead)) {
+            self.wait_for(version, waiter);
+        } else if let Some(cached) = self.cached(key_hash) {
+            self.cache.count_hits(1);
+            out.push(Output::Reply { id, reply: cached.into() });
+        } else {
+            self.cache.count_miss();
+            self.start_read(key_hash, Some(waiter), out);
         }
     }
 
@@ -217,12 +239,15 @@ impl Partition {
         self.sequence(operation.key_hash, content, waiter, out);
     }
 
-    /// Rule 36: the base is the newest unsettled version, else what a copy holds.
+    /// Rule 36: the base is the newest unsettled version, else what the cache or a copy holds.
     fn dispatch_update(&mut self, operation: Operation, out: &mut Vec<Output>) -> Step {
         let key_hash = operation.key_hash;
         let newest = self.newest_unsettled(key_hash);
         let newest = newest.filter(|_| !mutants::enabled(Mutant::StaleBase));
         let Some(version) = newest else {
+            if let Some(Cached { version, value }) = self.cached(key_hash) {
+                return self.update_on(Base { version, exists: value.is_some() }, operation, out);
+            }
             self.requeue(operation);
             // Before that, nothing read could be its base (rule 37).
             if self.is_whole() || mutants::enabled(Mutant::EarlyBase) {
@@ -291,8 +316,7 @@ impl Partition {
             return;
         };
         let tried = tried.tried;
-        let usable: SmallVec<[_; 8]> =
-            self.usable().map(|(slot, replica)| (slot, replica.address())).collect();
+        let usable = self.readable();
         // Keys spread over the copies, each key staying with one, whose page cache then holds it.
         let turn = usize::from(key_hash.leaf());
         let candidate = (0..usable.len())
@@ -357,15 +381,33 @@ impl Partition {
             ReadAnswer::Absent => None,
             ReadAnswer::Damaged | ReadAnswer::Refused => {
                 read.failed.insert(Slots::one(slot));
+                if answer == ReadAnswer::Damaged {
+                    read.damaged.insert(Slots::one(slot));
+                }
                 self.copy_failed(key_hash, out);
                 return;
             }
         };
+        let damaged = read.damaged;
+        if let Some(write) = &found {
+            self.restore(damaged, write, out);
+        }
+        self.cache_read(key_hash, found.as_ref());
         for reader in self.end_read(key_hash) {
             self.finish_read(key_hash, found.as_ref(), reader, out);
         }
         self.continue_with_base(key_hash, found.as_ref(), out);
         self.drain_key(key_hash, out);
+    }
+
+    /// Rule 28: copies that cannot read a record get it from one that can.
+    fn restore(&self, damaged: Slots, write: &Write, out: &mut Vec<Output>) {
+        for (slot, replica) in self.replicas.members() {
+            if damaged.contains(Slots::one(slot)) && self.state_of(replica.store).connected {
+                let order = Order::Restore(write.clone());
+                out.push(Output::Order { to: replica.address(), order });
+            }
+        }
     }
 
     /// Rule 10: an answer whose version became unsettled meanwhile waits for it.
@@ -421,10 +463,8 @@ impl Partition {
 
     /// Rule 11: a copy that cannot answer is passed over; when all are, nothing is claimed.
     fn copy_failed(&mut self, key_hash: KeyHash, out: &mut Vec<Output>) {
-        let usable = self.usable().fold(Slots::NONE, |mut all, (slot, _)| {
-            all.insert(Slots::one(slot));
-            all
-        });
+        let mut usable = Slots::NONE;
+        self.readable().iter().for_each(|(slot, _)| usable.insert(Slots::one(*slot)));
         let Some(state) = self.keys.get_mut(&key_hash) else { return };
         let Some(read) = &mut state.read else { return };
         if !read.failed.contains(usable) {
@@ -550,6 +590,7 @@ impl Partition {
             if let Some(read) = &mut state.read {
                 read.tried.remove(Slots::one(slot));
                 read.failed.remove(Slots::one(slot));
+                read.damaged.remove(Slots::one(slot));
                 if read.asked.is_some_and(|(asked, _)| asked == slot) {
                     read.asked = None;
                 }

@@ -24,7 +24,7 @@ impl Partition {
                 self.strangers.insert(store);
             }
             Some((_, replica)) if replica.is_member() => {
-                replica.disowned = false;
+                (replica.disowned, replica.lost) = (false, false);
                 replica.begun = false;
                 if replica.merged && mutants::enabled(Mutant::TrustedReturn) {
                     replica.peered = true;
@@ -84,6 +84,8 @@ impl Partition {
         let first = !replica.merged;
         replica.peered = true;
         replica.merged = true;
+        self.take_doubt(slot, answer.doubt);
+        self.tell_configuration(slot, out);
         // Before anything goes on that waited for this answer: it may go on from what is in it.
         for summary in answer.records {
             self.merge(slot, first, summary, out);
@@ -92,6 +94,7 @@ impl Partition {
         self.resend_all_to(slot, out);
         self.fetch_contents(out);
         self.begin_serving(out);
+        self.compare_members(out);
         self.progress(out);
     }
 
@@ -163,13 +166,16 @@ impl Partition {
     /// the member has lost what it held.
     fn not_a_member(&mut self, store: StoreId, out: &mut Vec<Output>) {
         let first = self.configuration.version == ConfigurationVersion::FIRST;
+        let forced = self.forced == Some(self.configuration.version);
         let Some((_, replica)) = self.replicas.get_mut(store) else { return };
-        if first && !replica.begun {
+        if (first || forced) && !replica.begun {
             replica.begun = true;
-            out.push(Output::Order { to: replica.address(), order: Order::Begin });
+            let order = if forced { Order::Adopt } else { Order::Begin };
+            out.push(Output::Order { to: replica.address(), order });
             self.fence(store, out);
         } else {
             replica.disown(self.now);
+            replica.lost = true;
             self.reconfigure(out);
         }
     }
@@ -206,6 +212,7 @@ impl Partition {
                 entry.key_hash != key_hash || entry.checksum.is_some_and(|other| other != checksum);
             entry.acknowledged.insert(Slots::one(slot));
             if conflict && self.frozen.insert(key_hash) {
+                self.cache.forget(key_hash);
                 out.push(Output::Alarm { key_hash, version });
             }
         } else if (first || mutants::enabled(Mutant::AnyAttempt)) && version.epoch < self.epoch {
@@ -229,6 +236,7 @@ impl Partition {
             fetch: None,
             superseded: false,
         };
+        self.uncache(summary.key_hash, summary.version, None);
         self.unsettled.insert(summary.version, entry);
         let versions = &mut self.keys.entry(summary.key_hash).or_default().unsettled;
         let at = versions.partition_point(|other| *other < summary.version);
@@ -237,7 +245,7 @@ impl Partition {
 
     /// Rule 13: with every member, or after the grace with any.
     pub(super) fn begin_serving(&mut self, out: &mut Vec<Output>) {
-        if self.serving {
+        if self.serving || self.unconfirmed {
             return;
         }
         let answered = self.replicas.members().filter(|(_, replica)| replica.peered).count();
@@ -297,8 +305,9 @@ impl Partition {
     fn fetch(&mut self, version: Version, out: &mut Vec<Output>) {
         let Some(entry) = self.unsettled.get(version) else { return };
         let key_hash = entry.key_hash;
+        // A member that may have lost something else has this.
         let holder = self
-            .usable()
+            .answering()
             .find(|(slot, _)| entry.acknowledged.contains(Slots::one(*slot)))
             .map(|(slot, replica)| (slot, replica.address()));
         let Some((slot, from)) = holder else { return };

@@ -34,7 +34,13 @@ impl Partition {
 
     /// Proposes the next configuration, if there is reason for one and none is under way.
     pub(super) fn reconfigure(&mut self, out: &mut Vec<Output>) {
-        if !self.serving || self.proposed.is_some() {
+        if self.proposed.is_some() || !self.told {
+            return;
+        }
+        if self.unconfirmed {
+            self.confirm(out);
+        }
+        if !self.serving {
             return;
         }
         match self.next_members() {
@@ -60,26 +66,38 @@ impl Partition {
             })
             .map(|(_, replica)| replica.address());
         let mut next = current.clone();
+        // A store that had lost its copy takes the place of the member that it was.
+        next.retain(|member| added.is_none_or(|added| added.store != member.store));
         next.extend(added);
         self.drop_failed(&mut next, added);
         self.drop_surplus(&mut next, added);
+        self.drop_slow(&mut next, added);
+        if !next.iter().any(|member| current.contains(member)) {
+            next.extend(current.iter().copied());
+        }
         (next != *current && self.have_begun(&next)).then_some(next)
     }
 
     /// The first configuration may name members that never began. No later one may: there they
     /// would count as members that lost what they held, and as copies that survive the others.
     fn have_begun(&self, next: &[Member]) -> bool {
-        self.configuration.version != ConfigurationVersion::FIRST
-            || next.iter().all(|member| {
-                self.replicas
-                    .get(member.store)
-                    .is_some_and(|(_, replica)| replica.merged || !replica.is_member())
-            })
+        next.iter().all(|member| {
+            let replica = self.replicas.get(member.store);
+            replica.is_some_and(|(_, replica)| !self.never_began(replica))
+        })
     }
 
-    /// Whether a member of the next set is there to be read and written.
+    /// Whether a member of the first configuration has not been heard of yet. If it failed, it goes
+    /// as soon as a spare is there: no other could come before.
+    fn never_began(&self, replica: &Replica) -> bool {
+        let first = self.configuration.version == ConfigurationVersion::FIRST;
+        first && replica.is_member() && !replica.merged
+    }
+
+    /// Whether a member of the next set is there to be read and written, and holds for certain what
+    /// those did that go: one that stopped uncleanly is compared before it outlives another.
     fn serves(&self, member: &Member, added: Option<Member>) -> bool {
-        Some(*member) == added || self.usable().any(|(_, usable)| usable.store == member.store)
+        Some(*member) == added || self.sound().any(|(_, sound)| sound.store == member.store)
     }
 
     /// Rule 8: a shrinking set keeps the floor's worth of live members, or stays as it is. A spare
@@ -100,8 +118,12 @@ impl Partition {
             let crowded = next.len() > self.settings.copies;
             let needed = (spare && crowded) || self.is_held_up_by(&failed);
             next.retain(|member| {
-                let has_failed = failed.iter().any(|replica| replica.store == member.store);
-                !(has_failed && (needed || self.state_of(member.store).evicted))
+                let failed = failed.iter().find(|replica| replica.store == member.store);
+                // Who has lost its copy cannot come back with it: it leaves, to be filled anew.
+                failed.is_none_or(|replica| {
+                    let gone = replica.lost || self.state_of(replica.store).evicted;
+                    !(needed || gone || (spare && self.never_began(replica)))
+                })
             });
         } else if spare && next.len() > self.settings.floor {
             let first = failed
@@ -152,7 +174,18 @@ impl Partition {
         }
     }
 
-    fn propose(&mut self, configuration: Configuration, out: &mut Vec<Output>) {
+    /// Rule 7: a member that is slower than the others by far goes where enough serve without it.
+    fn drop_slow(&self, next: &mut SmallVec<[Member; 4]>, added: Option<Member>) {
+        for slow in next.clone() {
+            let others = next.iter().filter(|other| **other != slow);
+            let serving = others.filter(|other| self.serves(other, added)).count();
+            if self.state_of(slow.store).slow && serving >= self.settings.floor {
+                next.retain(|member| *member != slow);
+            }
+        }
+    }
+
+    pub(super) fn propose(&mut self, configuration: Configuration, out: &mut Vec<Output>) {
         out.push(Output::Propose(configuration.clone()));
         self.proposed = Some(configuration);
         self.require();
@@ -180,22 +213,31 @@ impl Partition {
             return;
         };
         let before = std::mem::replace(&mut self.configuration, proposed);
+        // What an operator decided is to be confirmed like a configuration made anew.
+        let forced = self.forced == Some(version);
+        self.forced = self.forced.filter(|_| forced);
+        (self.told, self.unconfirmed) = (false, forced);
         for member in &before.members {
             if !self.configuration.contains(member.store) {
                 self.dismiss(member.store);
             }
         }
+        if forced {
+            self.take_in_forced(out);
+        }
         let added: SmallVec<[StoreId; 2]> = self
             .configuration
             .members
             .iter()
+            .filter(|member| !forced && !before.members.contains(member))
             .map(|member| member.store)
-            .filter(|store| !before.contains(*store))
             .collect();
         for store in added {
             self.welcome(store, out);
         }
         self.require();
+        self.tell_members(out);
+        self.begin_serving(out);
         self.progress(out);
     }
 
@@ -212,7 +254,8 @@ impl Partition {
 
     /// A member is one no longer.
     fn dismiss(&mut self, store: StoreId) {
-        let failed = self.replicas.get(store).is_some_and(|(_, replica)| self.has_failed(replica));
+        let failed = self.state_of(store).slow
+            || self.replicas.get(store).is_some_and(|(_, replica)| self.has_failed(replica));
         let Some((slot, _)) = self.replicas.remove(store) else { return };
         if !mutants::enabled(Mutant::KeptAcknowledgements) {
             self.unsettled.forget_slot(slot);
@@ -240,7 +283,7 @@ impl Partition {
     /// Rule 23: stores that hold the partition without need may drop it, by a durable configuration
     /// that does not name them, while there are as many members as there should be.
     fn dismiss_strangers(&mut self, out: &mut Vec<Output>) {
-        if self.strangers.is_empty() || self.usable().count() < self.settings.copies {
+        if self.strangers.is_empty() || self.sound().count() < self.settings.copies {
             return;
         }
         let order = Order::Remove(self.configuration.version);
@@ -258,7 +301,7 @@ impl Partition {
     /// A store that the ring proposes, that holds no copy yet, and that could be filled now.
     pub fn wanted(&self) -> Option<StoreId> {
         let filling = self.replicas.iter().any(|(_, replica)| !replica.is_member());
-        if !self.serving || filling || self.usable().next().is_none() {
+        if !self.serving || filling || self.sound().next().is_none() {
             return None;
         }
         self.target.iter().copied().find(|store| self.may_admit(*store, self.now))
@@ -266,8 +309,11 @@ impl Partition {
 
     fn may_admit(&self, store: StoreId, now: Moment) -> bool {
         let state = self.state_of(store);
-        let absent = self.replicas.slot_of(store).is_none();
-        absent && state.is_live() && !state.full && now >= state.admit_after
+        // Who has lost its copy and may not leave, since too few others serve, is filled in its place.
+        let lost =
+            |replica: &Replica| replica.is_member() && replica.lost && self.proposed.is_none();
+        let absent = self.replicas.get(store).is_none_or(|(_, replica)| lost(replica));
+        absent && state.is_live() && !state.full && !state.slow && now >= state.admit_after
     }
 
     /// Rules 16 to 19: a fresh token, a source, and everything unsettled from the start.
@@ -276,11 +322,18 @@ impl Partition {
             return;
         }
         let sources: SmallVec<[StoreId; 4]> =
-            self.usable().map(|(_, replica)| replica.store).collect();
-        let turn = self.id.index() % sources.len().max(1);
+            self.sound().map(|(_, replica)| replica.store).collect();
+        // Another source each time: one may have a record that it cannot read.
+        let tries = usize::try_from(self.next_token).unwrap_or(0);
+        let turn = (self.id.index() + tries) % sources.len().max(1);
         let Some(source) = sources.get(turn).copied() else { return };
         let token = self.fresh_token();
+        if let Some((slot, _)) = self.replicas.remove(store) {
+            self.unsettled.forget_slot(slot);
+            self.forget_reads_of(slot);
+        }
         let Some(slot) = self.replicas.insert(Replica::catching_up(store, token)) else { return };
+        self.require();
         self.strangers.remove(&store);
         out.push(Output::Order { to: Member { store, token }, order: Order::Start { source } });
         if mutants::enabled(Mutant::MissingUnsettled) {
@@ -385,7 +438,7 @@ impl Partition {
     pub(super) fn fence_again(&mut self, store: StoreId, out: &mut Vec<Output>) {
         let Some((_, replica)) = self.replicas.get_mut(store) else { return };
         if replica.is_member() && replica.disowned {
-            replica.disowned = false;
+            (replica.disowned, replica.lost) = (false, false);
             self.fence(store, out);
         }
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::types::{Member, Moment, StoreId, Token, Version};
 
+use super::doubt::Comparisons;
 use super::io::{Attempt, Write};
+use crate::logic::comparison::Doubt;
 use crate::logic::mutants::{self, Mutant};
 
 /// How many copies a partition can deal with at once: seven members, their replacements, and room.
@@ -85,6 +87,13 @@ pub(super) struct Replica {
     pub(super) disowned: bool,
     /// When it last said so.
     pub(super) disowned_at: Moment,
+    /// It said that it does not hold the partition, which it once did: its disk is damaged, and there
+    /// is nothing to be had from it.
+    pub(super) lost: bool,
+    /// How far it is to be trusted, as it said when it was fenced.
+    pub(super) doubt: Doubt,
+    /// With whom it was compared since.
+    pub(super) comparisons: Comparisons,
     /// It was told to begin since it was connected.
     pub(super) begun: bool,
     /// The attempt of the fence it is to answer.
@@ -101,6 +110,9 @@ impl Replica {
             merged: false,
             disowned: false,
             disowned_at: Moment::ZERO,
+            lost: false,
+            doubt: Doubt::None,
+            comparisons: Comparisons::default(),
             begun: false,
             attempt: Attempt(0),
         }
@@ -152,6 +164,8 @@ pub(super) struct StoreState {
     pub(super) suspected: bool,
     pub(super) evicted: bool,
     pub(super) full: bool,
+    /// It is slower than the others by far.
+    pub(super) slow: bool,
     /// When it may be admitted again after a failure, and how long it waited for that.
     pub(super) admit_after: Moment,
     pub(super) failures: u32,
@@ -222,6 +236,10 @@ impl Replicas {
 
     pub(super) fn in_slot(&self, slot: usize) -> Option<&Replica> {
         self.slots.get(slot)?.as_ref()
+    }
+
+    pub(super) fn in_slot_mut(&mut self, slot: usize) -> Option<&mut Replica> {
+        self.slots.get_mut(slot)?.as_mut()
     }
 
     /// The copy of a store, if it is still the one with this token.

@@ -28,6 +28,7 @@ impl Partition {
         self.seq += 1;
         self.sequenced = self.now;
         let version = Version::new(self.epoch, self.seq);
+        self.uncache(key_hash, version, Some(&content));
         let to = self.recipients(Slots::NONE);
         out.push(Output::Write { to, write: Write { version, content: content.clone() } });
         self.note_deadline(waiter.deadline);
@@ -143,6 +144,7 @@ impl Partition {
             if let Some(entry) = self.unsettled.remove(older) {
                 if older == version {
                     self.keep_for_catching_up(version, &entry, out);
+                    self.cache_settled(version, &entry);
                 }
                 self.release(older, &entry, out);
             }

@@ -12,7 +12,7 @@ const NEW: Token = Token(11);
 
 fn replica(held: Held) -> Replica {
     let count = PartitionCount::new(8).unwrap();
-    Replica::new(STORE, count, E, true, |id| if id == P { held } else { Held::default() })
+    Replica::new(STORE, count, E, Doubt::None, |id| if id == P { held } else { Held::default() })
 }
 
 fn member() -> Held {
@@ -190,15 +190,47 @@ fn configurations_never_go_back() {
 }
 
 #[test]
-fn a_damaged_store_has_no_authority_until_it_is_copied_anew() {
+fn a_store_in_doubt_says_so_until_every_copy_was_compared_or_begun_anew() {
     let count = PartitionCount::new(8).unwrap();
-    let mut replica = Replica::new(STORE, count, E, false, |_| member());
-    assert_eq!(replica.served(P), None);
-    assert_eq!(replica.admit_section(E, P, OLD), Err(Refusal::Token));
+    let both = [P, PartitionId(4)];
+    let held = |id| if both.contains(&id) { member() } else { Held::default() };
+    let mut replica = Replica::new(STORE, count, E, Doubt::Lost, held);
+    assert_eq!(both.map(|id| replica.doubt(id)), [Doubt::Lost; 2]);
+    assert_eq!(replica.doubt(PartitionId(0)), Doubt::None, "nothing is held there");
     let fenced = order(&mut replica, OLD, Order::Fence);
-    assert_eq!(fenced, Ok(Admission::Answer { member: false }));
-    assert_eq!(order(&mut replica, OLD, Order::Start), Err(Refusal::UsedToken));
-    order(&mut replica, NEW, Order::Start).unwrap();
-    order(&mut replica, NEW, Order::Finish).unwrap();
-    assert_eq!(replica.served(P), Some(NEW));
+    assert_eq!(fenced, Ok(Admission::Answer { member: true }), "whoever asks is told the doubt");
+    assert_eq!(order(&mut replica, OLD, Order::Compare), Ok(Admission::Compare));
+    for asked in [Order::Compare, Order::Trust] {
+        assert_eq!(order(&mut replica, NEW, asked), Err(Refusal::Token));
+    }
+    assert_eq!(order(&mut replica, OLD, Order::Trust), Ok(Admission::Nothing));
+    assert_eq!(replica.doubt(P), Doubt::None);
+    assert!(replica.is_in_doubt(), "of the other one");
+    replica.order(Moment::ZERO, E, both[1], NEW, Order::Start).unwrap();
+    assert!(!replica.is_in_doubt());
+}
+
+#[test]
+fn whatever_is_there_becomes_a_copy_only_by_the_order_to_adopt_it() {
+    for held in [shadow(), Held { records: true, ..Held::default() }, Held::default(), member()] {
+        let mut replica = replica(held);
+        let adopted = order(&mut replica, NEW, Order::Adopt);
+        assert_eq!(adopted, Ok(Admission::Change(Change::Adopt(NEW))));
+        assert_eq!(replica.served(P), Some(NEW));
+        assert_eq!(order(&mut replica, NEW, Order::Adopt), Ok(Admission::Nothing));
+    }
+    let count = PartitionCount::new(8).unwrap();
+    let mut in_doubt = Replica::new(STORE, count, E, Doubt::Lost, |_| member());
+    assert!(order(&mut in_doubt, NEW, Order::Adopt).is_ok());
+    assert_eq!((in_doubt.served(P), in_doubt.doubt(P)), (Some(NEW), Doubt::None));
+}
+
+#[test]
+fn where_something_was_lost_a_partition_is_filled_and_never_begins() {
+    let doubted = Held { doubted: true, ..Held::default() };
+    let mut replica = replica(doubted);
+    assert_eq!(order(&mut replica, NEW, Order::Begin), Err(Refusal::Occupied));
+    assert_eq!(order(&mut replica, NEW, Order::Fence), Ok(Admission::Answer { member: false }));
+    let filled = order(&mut replica, NEW, Order::Start);
+    assert_eq!(filled, Ok(Admission::Copy(Some(Change::Start(NEW)))));
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tower::{BoxError, Service};
 
-use crate::net::batch::{Asked, Batch, ReplySender};
+use crate::net::batch::{Answer, Asked, Batch, ReplySender};
 use crate::protocol::command::{Operation, Question};
 use crate::protocol::reply::{CopyLocation, CopyState, Location, Outcome};
 use crate::types::{Epoch, PartitionId, StoreId, Version};
@@ -124,9 +124,9 @@ fn location() -> Location {
 }
 
 impl Service<Batch> for Backend {
-    type Response = ();
+    type Response = Vec<Answer>;
     type Error = BoxError;
-    type Future = Ready<Result<(), BoxError>>;
+    type Future = Ready<Result<Vec<Answer>, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -147,7 +147,6 @@ impl Service<Batch> for Backend {
                 answers.push((slot, outcome));
             }
         }
-        batch.replies.send(answers);
-        ready(Ok(()))
+        ready(Ok(answers))
     }
 }

@@ -10,7 +10,7 @@ use crate::node::mover::Copy;
 use crate::node::stream::{LeaderStream, Told};
 use crate::protocol::control::Control;
 use crate::rpc::v1;
-use crate::types::{PartitionId, Token, Version};
+use crate::types::{Moment, PartitionId, Token, Version};
 
 /// A fence to be answered.
 #[derive(Debug)]
@@ -43,14 +43,22 @@ pub(crate) struct Group {
     pub(crate) bytes: usize,
     pub(crate) records: u64,
     pub(crate) batches: u64,
+    /// When the first batch with records in it had arrived.
+    pub(crate) clients_wait_since: Option<Moment>,
     pub(crate) stored: Vec<Stored>,
     pub(crate) installed: Vec<Arc<Copy>>,
+    /// Records that take the place of ones that cannot be read.
+    pub(crate) restored: Vec<Bytes>,
     pub(crate) told: Vec<(Arc<LeaderStream>, Told)>,
     pub(crate) fences: Vec<Fence>,
     pub(crate) openings: Vec<Opening>,
     pub(crate) started: Vec<Arc<Copy>>,
     pub(crate) ends: Vec<(Arc<LeaderStream>, Status)>,
     pub(crate) watermarks: Vec<(PartitionId, Version)>,
+    /// Something is to be written, though there may be nothing to store.
+    pub(crate) probe: bool,
+    /// The epoch promised or a membership changed, which must survive even where values may not.
+    pub(crate) has_changes: bool,
     /// Partitions whose membership changed.
     pub(crate) changed: Vec<PartitionId>,
     /// Room in the queue that is free again after the commit.
@@ -67,6 +75,7 @@ impl Group {
             && self.ends.is_empty()
             && self.changed.is_empty()
             && self.started.is_empty()
+            && self.restored.is_empty()
     }
 
     /// Adds records to what is written.

@@ -188,6 +188,7 @@ impl Judge {
             return;
         }
         let number = batch.number;
+        group.probe |= batch.probe;
         for order in batch.orders {
             self.order(group, stream, number, order);
         }
@@ -285,6 +286,12 @@ impl Judge {
         let partition = convert::partition(order.partition).map_err(|error| error.to_string())?;
         let token = Token(order.token);
         let wire = order.order.ok_or("this build does not know this order")?;
+        let wire = match wire {
+            v1::order::Order::Restore(restore) => {
+                return self.restore(group, stream.epoch(), partition, token, restore.record);
+            }
+            wire => wire,
+        };
         let asked = read_order(&wire).map_err(|error| error.to_string())?;
         let epoch = stream.epoch();
         let admission = self
@@ -293,9 +300,26 @@ impl Judge {
             .map_err(|refusal| refusal.to_string())?;
         self.carry_out(group, stream, partition, token, wire, admission);
         if self.replica.served(partition).is_none() {
-            self.served.set(partition, None);
+            self.served.set(partition, None, false);
         }
         group.changed.push(partition);
+        Ok(())
+    }
+
+    /// A record of which this store has the very version, and cannot read it.
+    fn restore(
+        &self,
+        group: &mut Group,
+        epoch: Epoch,
+        partition: PartitionId,
+        token: Token,
+        record: Bytes,
+    ) -> Result<(), String> {
+        let admitted = self.replica.admit_section(epoch, partition, token);
+        admitted.map_err(|refusal| refusal.to_string())?;
+        let expected = Expected { partition, epoch, flags: Flags::NONE };
+        expected.check_all(&record).map_err(|damage| damage.to_string())?;
+        group.restored.push(record);
         Ok(())
     }
 
@@ -318,7 +342,11 @@ impl Judge {
                 if let Some(change) = change {
                     self.log(group, partition, change);
                 }
-                let copy = Copy::new(Arc::clone(stream), partition, token, start);
+                let copy = Copy::fill(Arc::clone(stream), partition, token, start);
+                self.start(group, Arc::new(copy));
+            }
+            (Admission::Compare, v1::order::Order::Compare(compare)) => {
+                let copy = Copy::compare(Arc::clone(stream), partition, token, compare);
                 self.start(group, Arc::new(copy));
             }
             _ => {}
@@ -338,9 +366,10 @@ impl Judge {
         }
         group.control(partition, &control(change));
         group.changed.push(partition);
+        group.has_changes = true;
     }
 
-    /// Records that a copy brought.
+    /// Records that a copy or a comparison brought.
     pub(crate) fn install(&mut self, group: &mut Group, copy: &Arc<Copy>, records: Bytes) {
         if !self.is_running(copy) {
             copy.cancel();
@@ -348,15 +377,19 @@ impl Judge {
         }
         let (partition, token) = (copy.partition(), copy.token());
         let epoch = copy.stream().epoch();
-        let expected = Expected { partition, epoch, flags: Flags::INSTALL };
-        let admitted = self
-            .replica
-            .admit_install(epoch, partition, token)
+        let (flags, admitted) = if copy.is_comparison() {
+            (Flags::NONE, self.replica.admit_section(epoch, partition, token))
+        } else {
+            (Flags::INSTALL, self.replica.admit_install(epoch, partition, token))
+        };
+        let expected = Expected { partition, epoch, flags };
+        let admitted = admitted
             .map_err(|refusal| refusal.to_string())
             .and_then(|()| expected.check_all(&records).map_err(|damage| damage.to_string()));
         match admitted {
             Ok(count) => {
                 group.records += count;
+                copy.brought(count);
                 group.write(records);
                 group.installed.push(Arc::clone(copy));
             }
@@ -364,7 +397,7 @@ impl Judge {
         }
     }
 
-    /// A copy ended: its bytes, or why it failed. A copy is reported once.
+    /// A copy or a comparison ended: its bytes, or why it failed. It is reported once.
     pub(crate) fn copied(
         &mut self,
         group: &mut Group,
@@ -376,15 +409,19 @@ impl Judge {
         }
         self.copies.remove(&copy.partition());
         copy.cancel();
-        let (complete, bytes) = (outcome.is_ok(), outcome.as_ref().copied().unwrap_or(0));
-        let report = v1::CopyReport {
-            partition: u32::from(copy.partition().0),
-            token: copy.token().0,
-            complete,
-            reason: outcome.err().unwrap_or_default(),
-            bytes,
-        };
-        group.tell(copy.stream(), |told| told.copies.push(report));
+        let complete = outcome.is_ok();
+        let (partition, token) = (u32::from(copy.partition().0), copy.token().0);
+        let bytes = outcome.as_ref().copied().unwrap_or(0);
+        let reason = outcome.err().unwrap_or_default();
+        group.tell(copy.stream(), |told| match copy.attempt() {
+            None => told.copies.push(v1::CopyReport { partition, token, complete, reason, bytes }),
+            Some(attempt) => {
+                let restored = copy.records();
+                let report =
+                    v1::ComparisonReport { partition, token, attempt, complete, reason, restored };
+                told.comparisons.push(report);
+            }
+        });
     }
 
     fn is_running(&self, copy: &Arc<Copy>) -> bool {
@@ -436,6 +473,12 @@ fn read_order(order: &v1::order::Order) -> Result<Order, Malformed> {
         v1::order::Order::Configuration(message) => {
             Order::Configuration(Configuration::try_from(message)?)
         }
+        v1::order::Order::Compare(_) => Order::Compare,
+        v1::order::Order::Trust(_) => Order::Trust,
+        v1::order::Order::Adopt(_) => Order::Adopt,
+        v1::order::Order::Restore(_) => {
+            return Err(Malformed("a record to be restored is no order about a partition"));
+        }
     })
 }
 
@@ -447,5 +490,6 @@ fn control(change: Change) -> Control {
         Change::Finish(token) => Control::Finish(token),
         Change::Remove(version) => Control::Remove(version),
         Change::Configuration(configuration) => Control::Configuration(configuration),
+        Change::Adopt(token) => Control::Adopt(token),
     }
 }

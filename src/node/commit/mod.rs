@@ -20,6 +20,7 @@ mod watermarks;
 mod tests;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +36,11 @@ use super::figures::Figures;
 use super::mover::{Copy, Mover};
 use super::served::Served;
 use super::stream::LeaderStream;
+use crate::logic::comparison::Doubt;
 use crate::logic::replica::{Held, Replica};
 use crate::rpc::{convert, v1};
 use crate::runtime::clock;
+use crate::runtime::workers::{self, Worker};
 use crate::storage::{Disk, Reader, StorageError, Store, Summary, Syncer};
 use crate::types::{Moment, PartitionCount, PartitionId, StoreId};
 
@@ -65,12 +68,29 @@ const DISK_FULL: &str = "disk full";
 
 /// What arrives at the commit thread.
 #[derive(Debug)]
-enum Input {
-    Open { stream: Arc<LeaderStream>, opened: Opening },
-    Batch { stream: Arc<LeaderStream>, batch: v1::Batch, room: OwnedSemaphorePermit },
-    Ended { stream: Arc<LeaderStream> },
-    Install { copy: Arc<Copy>, records: Bytes, room: OwnedSemaphorePermit },
-    Copied { copy: Arc<Copy>, outcome: Result<u64, String> },
+pub(crate) enum Input {
+    Open {
+        stream: Arc<LeaderStream>,
+        opened: Opening,
+    },
+    Batch {
+        stream: Arc<LeaderStream>,
+        batch: v1::Batch,
+        arrived: Moment,
+        room: OwnedSemaphorePermit,
+    },
+    Ended {
+        stream: Arc<LeaderStream>,
+    },
+    Install {
+        copy: Arc<Copy>,
+        records: Bytes,
+        room: OwnedSemaphorePermit,
+    },
+    Copied {
+        copy: Arc<Copy>,
+        outcome: Result<u64, String>,
+    },
     Stop,
 }
 
@@ -134,9 +154,10 @@ impl Commits {
         stream: &Arc<LeaderStream>,
         batch: v1::Batch,
     ) -> Result<(), Stopped> {
+        let arrived = clock::now();
         let bytes = batch.records.len() + 32 * (batch.sections.len() + batch.orders.len());
         let room = take_room(&self.room, bytes, QUEUE_BYTES).await?;
-        self.send(Input::Batch { stream: Arc::clone(stream), batch, room })
+        self.send(Input::Batch { stream: Arc::clone(stream), batch, arrived, room })
     }
 
     /// A stream ended: nothing more comes from it.
@@ -169,8 +190,10 @@ pub(crate) struct Parts<D: Disk> {
     pub(crate) partitions: PartitionCount,
     /// Whether commits are durable only after the next sync, which is made every second.
     pub(crate) buffered: bool,
-    /// False where the store's log is damaged.
-    pub(crate) trusted: bool,
+    /// How far what the store holds is to be trusted.
+    pub(crate) doubt: Doubt,
+    /// The store has lost something once.
+    pub(crate) doubted: bool,
     pub(crate) mover: Mover<D>,
     pub(crate) served: Arc<Served>,
     pub(crate) figures: Arc<Figures>,
@@ -182,34 +205,81 @@ pub(crate) fn start<D: Disk>(
     inputs: Inputs,
     ended: oneshot::Sender<Result<(), StorageError>>,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Handle::current();
     // Dropped with the commit thread, which ends the one that syncs.
     let (running, ended_too) = crossbeam_channel::bounded(1);
     if parts.buffered {
-        let syncer = parts.store.syncer();
-        let thread = std::thread::Builder::new().name("sync".into());
-        thread.spawn(move || keep_synced(&syncer, &ended_too))?;
+        workers::start("sync", ended_too, Syncing(parts.store.syncer()))?;
     }
-    let mut committer = Committer::new(parts, inputs.0);
-    std::thread::Builder::new().name("commit".into()).spawn(move || {
-        let (_runtime, _running) = (runtime.enter(), running);
-        let outcome = committer.run().and_then(|()| committer.store.close());
-        let _ = ended.send(outcome);
-    })?;
+    let queue = inputs.0.clone();
+    let committer = Committer::new(parts, inputs.0);
+    let committing = Committing { committer, ended, outcome: Ok(()), _running: running };
+    workers::start("commit", queue, committing)?;
     Ok(())
 }
 
 /// Syncs a buffered store every second, until the commit thread ends. If that fails, the store has
 /// failed, and the commit thread finds out.
-fn keep_synced<D: Disk>(syncer: &Syncer<D>, ended: &Receiver<()>) {
-    while ended.recv_timeout(SYNC_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        if let Err(error) = syncer.sync() {
-            return tracing::error!(%error, "the store could not be synced");
+struct Syncing<D: Disk>(Syncer<D>);
+
+impl<D: Disk> Worker for Syncing<D> {
+    type Input = ();
+
+    fn patience(&self) -> Option<Duration> {
+        Some(SYNC_INTERVAL)
+    }
+
+    fn turn(&mut self, arrived: Result<(), RecvTimeoutError>) -> ControlFlow<()> {
+        if arrived != Err(RecvTimeoutError::Timeout) {
+            return ControlFlow::Break(());
         }
+        if let Err(error) = self.0.sync() {
+            tracing::error!(%error, "the store could not be synced");
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn end(self) {}
+}
+
+/// The commit thread, and whom it tells how it ended.
+struct Committing<D: Disk> {
+    committer: Committer<D>,
+    ended: oneshot::Sender<Result<(), StorageError>>,
+    outcome: Result<(), StorageError>,
+    _running: Sender<()>,
+}
+
+impl<D: Disk> Worker for Committing<D> {
+    type Input = Input;
+
+    fn patience(&self) -> Option<Duration> {
+        Some(self.committer.patience())
+    }
+
+    fn turn(&mut self, arrived: Result<Input, RecvTimeoutError>) -> ControlFlow<()> {
+        let mut group = Group::default();
+        if let Err(error) = self.committer.turn(&mut group, arrived) {
+            self.committer.fail(&error, group);
+            self.outcome = Err(error);
+            return ControlFlow::Break(());
+        }
+        if self.committer.stopping { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn end(self) {
+        let store = self.committer.store;
+        let outcome = self.outcome.and_then(|()| store.close());
+        let _ = self.ended.send(outcome);
     }
 }
 
-fn held<D: Disk>(reader: &Reader<D>, store: StoreId, partition: PartitionId) -> Held {
+fn held<D: Disk>(
+    reader: &Reader<D>,
+    store: StoreId,
+    doubted: bool,
+    partition: PartitionId,
+) -> Held {
     let membership = reader.membership(partition);
     let configuration = membership.configuration.as_ref();
     let counts = reader.counts(partition);
@@ -219,13 +289,17 @@ fn held<D: Disk>(reader: &Reader<D>, store: StoreId, partition: PartitionId) -> 
         records: counts.records + counts.tombstones + counts.unvouched > 0,
         configuration: configuration.map(|it| it.version).unwrap_or_default(),
         named: configuration.and_then(|it| it.token_of(store)),
+        doubted,
     }
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Committer<D: Disk> {
     store_id: StoreId,
     partitions: PartitionCount,
-    trusted: bool,
+    doubt: Doubt,
+    doubted: bool,
+    buffered: bool,
     store: Store<D>,
     reader: Reader<D>,
     judge: Judge,
@@ -242,20 +316,23 @@ struct Committer<D: Disk> {
 
 impl<D: Disk> Committer<D> {
     fn new(parts: Parts<D>, inputs: Receiver<Input>) -> Self {
-        let Parts { store_id, store, partitions, trusted, mover, served, figures, .. } = parts;
+        let (buffered, doubt, doubted) = (parts.buffered, parts.doubt, parts.doubted);
+        let Parts { store_id, store, partitions, mover, served, figures, .. } = parts;
         let reader = store.reader();
         let now = clock::now();
-        let replica = Replica::new(store_id, partitions, reader.promised(), trusted, |partition| {
-            held(&reader, store_id, partition)
+        let replica = Replica::new(store_id, partitions, reader.promised(), doubt, |partition| {
+            held(&reader, store_id, doubted, partition)
         });
-        partitions.all().for_each(|partition| served.set(partition, replica.served(partition)));
+        partitions.all().for_each(|partition| serve(&served, &replica, partition));
         let watermarks =
             Watermarks::new(partitions, |partition| reader.membership(partition).watermark);
         let judge = Judge::new(store_id, replica, watermarks, Arc::clone(&served));
         Self {
             store_id,
             partitions,
-            trusted,
+            doubt,
+            doubted,
+            buffered,
             store,
             reader,
             judge,
@@ -271,29 +348,19 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    fn run(&mut self) -> Result<(), StorageError> {
-        let mut group = Group::default();
-        while !self.stopping {
-            let outcome = self.turn(&mut group);
-            if let Err(error) = outcome {
-                self.fail(&error, group);
-                return Err(error);
-            }
-            group = Group::default();
-        }
-        Ok(())
-    }
-
     /// Takes everything that has arrived, and commits it.
-    fn turn(&mut self, group: &mut Group) -> Result<(), StorageError> {
-        let arrived = self.inputs.recv_timeout(self.patience());
+    fn turn(
+        &mut self,
+        group: &mut Group,
+        arrived: Result<Input, RecvTimeoutError>,
+    ) -> Result<(), StorageError> {
         let idle = arrived.is_err();
         match arrived {
             Ok(first) => self.gather(first, group),
             Err(RecvTimeoutError::Timeout) => self.rest(group)?,
             Err(RecvTimeoutError::Disconnected) => self.stopping = true,
         }
-        self.tick(group);
+        self.tick(group)?;
         if !group.is_idle() {
             self.commit(group)?;
         }
@@ -314,9 +381,12 @@ impl<D: Disk> Committer<D> {
     fn take(&mut self, input: Input, group: &mut Group) {
         match input {
             Input::Open { stream, opened } => self.judge.open(group, stream, opened),
-            Input::Batch { stream, batch, room } => {
+            Input::Batch { stream, batch, arrived, room } => {
                 group.rooms.push(room);
                 group.batches += 1;
+                if !batch.records.is_empty() {
+                    group.clients_wait_since.get_or_insert(arrived);
+                }
                 self.judge.batch(group, &stream, batch);
             }
             Input::Ended { stream } => self.judge.ended(group, &stream),
@@ -332,26 +402,56 @@ impl<D: Disk> Committer<D> {
         }
     }
 
-    fn tick(&mut self, group: &mut Group) {
+    fn tick(&mut self, group: &mut Group) -> Result<(), StorageError> {
         let now = clock::now();
-        if now.since(self.ticked) >= TICK {
-            self.ticked = now;
-            self.judge.tick(group);
+        if now.since(self.ticked) < TICK {
+            return Ok(());
         }
+        self.ticked = now;
+        self.judge.tick(group);
+        if self.doubt != Doubt::None && !self.judge.replica.is_in_doubt() {
+            self.store.trust()?;
+            self.doubt = Doubt::None;
+            tracing::info!("every partition was compared: the store is trusted again");
+        }
+        Ok(())
     }
 
     fn commit(&mut self, group: &mut Group) -> Result<(), StorageError> {
         let began = clock::now();
         if !group.log.is_empty() {
             match self.store.commit(&group.log) {
-                Ok(_) => {}
+                Ok(_) => self.sync_changes(group)?,
                 Err(error) if is_refusal(&error) => return self.commit_orders(group, &error),
                 Err(error) => return Err(error),
             }
-            let took = clock::now().since(began);
+            let now = clock::now();
+            let took = now.since(began);
             self.figures.committed(group.records, group.batches, group.bytes, took);
+            if let Some(since) = group.clients_wait_since {
+                self.figures.foreground_committed(now.since(since));
+            }
+        } else if group.probe {
+            self.store.probe()?;
         }
+        self.restore(group)?;
         self.conclude(group);
+        Ok(())
+    }
+
+    /// Rule 28: records that cannot be read here, as another copy has them.
+    fn restore(&mut self, group: &mut Group) -> Result<(), StorageError> {
+        let records = std::mem::take(&mut group.restored);
+        if records.is_empty() {
+            return Ok(());
+        }
+        match self.store.restore(&records) {
+            Ok(restored) => tracing::info!(restored, "damaged records were written anew"),
+            Err(error) if is_refusal(&error) => {
+                tracing::warn!(%error, "damaged records could not be written anew");
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -371,11 +471,20 @@ impl<D: Disk> Committer<D> {
             return Ok(());
         }
         match self.store.commit(&group.controls) {
-            Ok(_) => self.conclude(group),
+            Ok(_) => {
+                self.sync_changes(group)?;
+                self.conclude(group);
+            }
             Err(error) if is_refusal(&error) => self.forget(group, &reason),
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// A buffered store may lose values with its machine, but not what it is: a promise that came
+    /// back lower would let an earlier leader in, a membership that is gone cannot be compared.
+    fn sync_changes(&mut self, group: &Group) -> Result<(), StorageError> {
+        if self.buffered && group.has_changes { self.store.sync() } else { Ok(()) }
     }
 
     /// Not even orders could be stored: back to what is durable, and everybody has to ask again.
@@ -388,13 +497,13 @@ impl<D: Disk> Committer<D> {
         for opening in group.openings.drain(..) {
             let _ = opening.send(Err(Status::resource_exhausted(reason)));
         }
-        let (reader, store) = (&self.reader, self.store_id);
+        let (reader, store, doubted) = (&self.reader, self.store_id, self.doubted);
         self.judge.replica =
-            Replica::new(store, self.partitions, reader.promised(), self.trusted, |partition| {
-                held(reader, store, partition)
+            Replica::new(store, self.partitions, reader.promised(), self.doubt, |partition| {
+                held(reader, store, doubted, partition)
             });
         for partition in self.partitions.all() {
-            self.served.set(partition, self.judge.replica.served(partition));
+            serve(&self.served, &self.judge.replica, partition);
         }
     }
 
@@ -404,7 +513,7 @@ impl<D: Disk> Committer<D> {
             self.reader.set_watermark(partition, version);
         }
         for partition in group.changed.drain(..) {
-            self.served.set(partition, self.judge.replica.served(partition));
+            serve(&self.served, &self.judge.replica, partition);
         }
         for fence in std::mem::take(&mut group.fences) {
             let answer = self.answer(&fence);
@@ -432,6 +541,7 @@ impl<D: Disk> Committer<D> {
             token: fence.token.0,
             attempt: fence.attempt,
             member: fence.member && held,
+            doubt: v1::Doubt::from(self.judge.replica.doubt(fence.partition)).into(),
             ..v1::FenceAnswer::default()
         };
         if answer.member {
@@ -493,6 +603,12 @@ fn is_refusal(error: &StorageError) -> bool {
             | E::TooLarge { .. }
             | E::TooManyEpochs
     )
+}
+
+/// Whoever reads or copies a partition finds it as the rules now say.
+fn serve(served: &Served, replica: &Replica, partition: PartitionId) {
+    let sound = replica.doubt(partition) == Doubt::None;
+    served.set(partition, replica.served(partition), sound);
 }
 
 /// Why records were refused, as the leader is told.

@@ -1,6 +1,7 @@
 //! The commit thread over a simulated disk.
 
 use super::*;
+use crate::node::pacing::Pacing;
 use crate::protocol::record::{Flags, Kind, Record};
 use crate::rpc::v1::order::Order;
 use crate::runtime::tasks::Tasks;
@@ -43,13 +44,16 @@ impl Bench {
         let cluster = ClusterId::from_number(1);
         let reader = store.reader();
         let tasks = Tasks::new();
-        let mover = Mover::new(cluster, STORE, 1 << 20, reader.clone(), commits.clone(), tasks);
+        let pacing = Arc::new(Pacing::new(None, Arc::default()));
+        let (reading, queue) = (reader.clone(), commits.clone());
+        let mover = Mover::new(cluster, STORE, 1 << 20, reading, queue, pacing, tasks);
         let parts = Parts {
             store_id: STORE,
             store,
             partitions,
             buffered: false,
-            trusted: true,
+            doubt: Doubt::None,
+            doubted: false,
             mover,
             served: Arc::clone(&served),
             figures: Arc::clone(&figures),
@@ -231,4 +235,14 @@ async fn a_record_that_the_store_cannot_take_is_refused() {
     assert_eq!(reply.refusals.len(), 1, "{reply:?}");
     assert_eq!(bench.durable(batch(0, &[put(2, "key", b"value")])).await.refusals, []);
     bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_when_something_was_written() {
+    let mut bench = Bench::begun(&SimulatedDisk::new(9)).await;
+    for _ in 0..20 {
+        let before = bench.reader.sync_statistics().durations.count();
+        bench.durable(v1::Batch { probe: true, ..v1::Batch::default() }).await;
+        assert!(bench.reader.sync_statistics().durations.count() > before);
+    }
 }

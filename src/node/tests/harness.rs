@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,6 +18,7 @@ use crate::protocol::record::{Flags, Kind, Record};
 use crate::rpc::v1::order::Order;
 use crate::rpc::v1::replicate_request::Kind as Message;
 use crate::rpc::{convert, transport, v1};
+use crate::runtime::sockets::TcpListener;
 use crate::types::{ClusterId, Epoch, IndexKey, KeyHash, PartitionId, Token, Version};
 
 pub(super) const CLUSTER: ClusterId = ClusterId::from_number(77);
@@ -56,7 +56,7 @@ pub(super) fn accepted() -> v1::register_reply::Outcome {
 
 impl FakeLeader {
     pub(super) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let leader = Self {
             told: Arc::new(Told {
                 registrations: Mutex::default(),
@@ -131,6 +131,7 @@ pub(super) fn options(data_dir: &Path, leader: &FakeLeader) -> Options {
         admin_address: None,
         leader_address: leader.address.clone(),
         heartbeat_interval: Duration::from_millis(20),
+        repair_bytes_per_second: None,
         max_value_bytes: 4 << 20,
         reader_threads: 2,
     }
@@ -183,6 +184,14 @@ impl TestNode {
         self.try_link(self.open_message(epoch)).await.unwrap()
     }
 
+    /// What it says it holds, after a promise of this epoch unless it is 0.
+    pub(super) async fn holdings(&self, epoch: u64) -> v1::HoldingsReply {
+        let channel = transport::endpoint(&self.address()).unwrap().connect().await.unwrap();
+        let mut client = v1::replica_client::ReplicaClient::new(channel);
+        let open = Some(self.open_message(epoch));
+        client.holdings(v1::HoldingsRequest { open }).await.unwrap().into_inner()
+    }
+
     pub(super) async fn try_link(&self, open: v1::Open) -> Result<Link, Status> {
         let channel = transport::endpoint(&self.address()).unwrap().connect().await.unwrap();
         let mut client = v1::replica_client::ReplicaClient::new(channel)
@@ -224,6 +233,7 @@ impl Link {
             self.heard.reads.extend(reply.reads);
             self.heard.fences.extend(reply.fences);
             self.heard.copies.extend(reply.copies);
+            self.heard.comparisons.extend(reply.comparisons);
         }
     }
 

@@ -235,6 +235,67 @@ async fn a_store_that_comes_back_is_sent_only_what_it_lacks() {
     target.stop().await;
 }
 
+/// Says in the store's own words that it stopped uncleanly.
+fn doubt(directory: &std::path::Path) {
+    let status = directory.join("slots/0001/status");
+    let text = std::fs::read_to_string(&status).unwrap();
+    std::fs::write(&status, text.replace("doubt=none", "doubt=torn")).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_in_doubt_fetches_what_it_lacks_and_is_trusted_then() {
+    let leader = FakeLeader::start().await;
+    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = TestNode::start(dir.path(), &leader).await;
+    let doubted = TestNode::start(other_dir.path(), &leader).await;
+    let record = |seq, key| put(version(1, seq), key, "value");
+    let all = [record(1, "a"), record(2, "b"), record(3, "lost"), record(4, "under way")];
+    let (mut from, mut to) = (source.link(1).await, doubted.link(1).await);
+    for (link, records) in [(&mut from, &all[..]), (&mut to, &all[..2])] {
+        link.begin(T).await;
+        link.durable(batch(T, Version::ZERO, records)).await;
+        assert_eq!(link.fence(T).await.doubt(), v1::Doubt::Unspecified);
+    }
+    doubted.stop().await;
+    doubt(other_dir.path());
+
+    let doubted = TestNode::start(other_dir.path(), &leader).await;
+    let registered = leader.told.registrations.lock().last().unwrap().tail();
+    assert_eq!(registered, v1::TailState::Torn);
+    let mut to = doubted.link(1).await;
+    assert_eq!(to.fence(T).await.doubt(), v1::Doubt::Unclean);
+    let compare = |attempt| v1::Compare {
+        attempt,
+        source_store_id: source.open_message(1).store_id,
+        source_address: source.address(),
+        before_epoch: 1,
+        before_seq: 9,
+        under_way_epochs: vec![1],
+        under_way_seqs: vec![4],
+    };
+    let order = |attempt| vec![v1::Order::new(P, T, Order::Compare(compare(attempt)))];
+    to.order(order(7)).await;
+    to.until(|heard| !heard.comparisons.is_empty()).await;
+    let report = to.heard.comparisons.pop().unwrap();
+    assert_eq!((report.attempt, report.restored), (7, 1), "{report:?}");
+    assert!(!report.complete, "what is under way there may hide what was settled: {report:?}");
+    assert_eq!(to.value(T, "lost").await.as_deref(), Some("value"));
+    assert_eq!(to.value(T, "under way").await, None);
+    to.durable(batch(T, Version::ZERO, &all[3..])).await;
+    to.order(order(8)).await;
+    to.until(|heard| !heard.comparisons.is_empty()).await;
+    let report = to.heard.comparisons.pop().unwrap();
+    assert!(report.complete && report.restored == 0, "{report:?}");
+
+    to.order(vec![v1::Order::new(P, T, Order::Trust(v1::Trust {}))]).await;
+    assert_eq!(to.fence(T).await.doubt(), v1::Doubt::Unspecified);
+    let status = other_dir.path().join("slots/0001/status");
+    let trusted = || std::fs::read_to_string(&status).unwrap().contains("doubt=none");
+    eventually("the store is trusted", trusted).await;
+    source.stop().await;
+    doubted.stop().await;
+}
+
 #[tokio::test]
 async fn a_copy_that_cannot_be_made_is_reported() {
     let leader = FakeLeader::start().await;
@@ -286,7 +347,8 @@ async fn a_node_waits_for_its_leader_and_comes_back_when_forgotten() {
 #[tokio::test]
 async fn a_node_that_is_refused_for_good_ends_and_says_why() {
     let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let refused = v1::Refused { reason: "format 9 is too new".into(), r#final: true };
+    let refused =
+        v1::Refused { reason: "format 9 is too new".into(), r#final: true, decommissioned: false };
     *leader.told.answers.lock() = vec![Outcome::Refused(refused)];
     let node = TestNode::run(options(dir.path(), &leader));
     let error = node.running.await.unwrap().unwrap_err();
@@ -307,5 +369,33 @@ async fn a_node_asks_before_it_leaves_and_finishes_what_it_has() {
     assert_eq!(leader.told.left.load(SeqCst), 1);
     let node = TestNode::start(dir.path(), &leader).await;
     assert_eq!(node.link(1).await.value(T, "k").await.as_deref(), Some("v"));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_store_holds_is_told_and_no_earlier_leader_changes_it_after_that() {
+    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
+    let node = TestNode::start(dir.path(), &leader).await;
+    let mut link = node.link(4).await;
+    link.begin(T).await;
+    let store_id = node.open_message(0).store_id;
+    let member = v1::Member { store_id, token: T.0 };
+    let configuration = v1::Configuration { version: 3, members: vec![member] };
+    let order = Order::Configuration(configuration.clone());
+    link.order(vec![v1::Order::new(P, T, order)]).await;
+    let records = [put(version(4, 1), "a", "1"), put(version(4, 2), "b", "2")];
+    assert_eq!(link.durable(batch(T, version(4, 1), &records)).await, []);
+
+    let told = node.holdings(0).await;
+    assert_eq!((told.promised, told.index_key.as_ref()), (4, KEY.0.as_slice()));
+    let [holding] = &told.holdings[..] else { panic!("{told:?}") };
+    assert_eq!((holding.partition, holding.token, holding.records), (P.0.into(), T.0, 2));
+    assert_eq!((holding.newest_epoch, holding.newest_seq), (4, 2));
+    assert_eq!(holding.configuration, Some(configuration));
+    assert_eq!(link.value(T, "a").await.as_deref(), Some("1"), "to be asked changes nothing");
+
+    assert_eq!(node.holdings(9).await.promised, 9);
+    assert_eq!(link.end().await.code(), tonic::Code::Aborted);
+    assert!(node.try_link(node.open_message(4)).await.is_err());
     node.stop().await;
 }

@@ -37,6 +37,8 @@ pub enum Outcome {
     NotFound,
     /// It cannot be answered now; nothing changed.
     Unavailable,
+    /// The leader has lost its metadata, and knows of no partition; nothing changed.
+    NoMetadata,
     /// Fewer live copies than a write needs; nothing changed.
     NotEnoughNodes {
         /// Live copies.

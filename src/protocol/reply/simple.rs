@@ -42,6 +42,11 @@ fn store(outcome: Outcome, end: LineEnd, into: &mut impl Sink) -> Code {
         Outcome::Unavailable => {
             (Code::Unavailable, "cannot be answered now, nothing changed; try again")
         }
+        Outcome::NoMetadata => (
+            Code::Unavailable,
+            "the leader has lost its metadata, nothing changed; an operator must bring its data \
+             directory back, or run: hatokuse rebuild-metadata",
+        ),
         Outcome::Uncertain => (
             Code::Uncertain,
             "the write may still take effect or not; read the key, or write it again",
@@ -185,6 +190,7 @@ mod tests {
         let failures = [
             Outcome::NotFound,
             Outcome::Unavailable,
+            Outcome::NoMetadata,
             Outcome::NotEnoughNodes { have: 1, need: 2 },
             Outcome::Uncertain,
             Outcome::Busy,

@@ -7,6 +7,7 @@
 
 pub mod real;
 pub mod simulated;
+pub mod volume;
 
 use std::fmt;
 use std::io;

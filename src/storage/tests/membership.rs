@@ -97,3 +97,28 @@ fn two_copies_of_the_same_records_have_the_same_digest_however_they_came() {
     let dropped = digest(&[&[put("a", 3, "z"), put("b", 2, "y"), delete("c", 4), floor]]);
     assert_eq!(one.leaves, dropped.leaves, "until it is dropped");
 }
+
+#[test]
+fn what_is_left_of_an_unfinished_copy_counts_once_it_is_adopted() {
+    let disk = SimulatedDisk::new(9);
+    let (mut store, _) = open(&disk, options());
+    let begin = control(P0, &Control::Begin(TOKEN));
+    store.commit(&[begin, put("old", 1, "v"), put("newer", 2, "v")]).unwrap();
+    store.commit(&[control(P0, &Control::Start(Token(78)))]).unwrap();
+    store.commit(&[install("newer", 3, "w")]).unwrap();
+    assert_eq!(get(&store, "old"), None, "nobody has vouched for it");
+    let digest = |store: &crate::storage::Store<SimulatedDisk>| store.reader().digest(P0);
+    let (whole, _) = open(&SimulatedDisk::new(10), options());
+    let mut whole = whole;
+    whole.commit(&[control(P0, &Control::Begin(TOKEN)), put("old", 1, "v")]).unwrap();
+    whole.commit(&[put("newer", 3, "w")]).unwrap();
+    store.commit(&[control(P0, &Control::Adopt(Token(79)))]).unwrap();
+    drop(store);
+    disk.power_cut();
+    let (store, _) = open(&disk, options());
+    assert_eq!(store.reader().membership(P0).token, Some(Token(79)));
+    assert!(get(&store, "old").is_some() && get(&store, "newer").is_some());
+    assert_eq!(store.reader().counts(P0).unvouched, 0);
+    assert_eq!(digest(&store).map(|it| it.entries), digest(&whole).map(|it| it.entries));
+    assert_eq!(store.reader().above_watermark(P0).len(), 2, "both are told to who fences it");
+}

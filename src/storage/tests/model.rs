@@ -116,6 +116,11 @@ impl ModelPartition {
                 self.token = None;
                 self.shadow = false;
             }
+            Control::Adopt(token) => {
+                self.entries.values_mut().for_each(|held| held.vouched = true);
+                self.token = Some(*token);
+                self.shadow = false;
+            }
             Control::GarbageFloor(version) => {
                 self.floor = self.floor.max(*version);
                 let floor = self.floor;

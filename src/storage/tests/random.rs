@@ -263,6 +263,7 @@ impl History {
                 Control::Vouch { key_hash: hash(key), version }
             }
             11 => Control::Finish(current),
+            12 if self.random.chance(100) => Control::Adopt(token),
             12 if self.random.chance(300) => Control::Remove(ConfigurationVersion(self.token)),
             13..=15 => Control::Watermark(older),
             16..=17 => Control::GarbageFloor(older),

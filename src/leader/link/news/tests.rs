@@ -1,5 +1,7 @@
 //! What shards hear of a store's replies.
 
+use std::time::Duration;
+
 use super::*;
 use crate::protocol::record::Flags;
 use crate::types::{Epoch, Version};
@@ -10,9 +12,17 @@ fn ledger(batches: &[(u64, &[Run])]) -> Ledger {
     for (number, runs) in batches {
         gauge.sent(Moment(1));
         let runs = runs.iter().copied().collect();
-        tell.send(SentBatch { number: *number, bytes: 0, runs }).unwrap();
+        tell.send(SentBatch {
+            number: *number,
+            bytes: 0,
+            runs,
+            at: Moment(1),
+            stores: *number != 2,
+            writes: true,
+        })
+        .unwrap();
     }
-    Ledger::new(Lane::Small, 2, sent, gauge)
+    Ledger::new(Lane::Small, 2, sent, gauge, DurationHistogram::default())
 }
 
 fn run(shard: usize, first: u64, last: u64) -> Run {
@@ -34,7 +44,9 @@ fn one_number_completes_the_pieces_of_every_shard() {
     let heard = hear(&mut ledger, durable(2));
     let sequences: Vec<_> = heard.iter().map(|(shard, heard)| (*shard, heard.durable)).collect();
     assert_eq!(sequences, [(0, Some((Lane::Small, 3))), (1, Some((Lane::Small, 1)))]);
+    assert_eq!(ledger.gauge.take_pace(), (1, Duration::from_micros(1)), "one stored something");
     assert!(hear(&mut ledger, durable(2)).is_empty(), "nothing new");
+    assert_eq!(ledger.durations.count(), 2);
     assert!(ledger.read(durable(4), Moment(3)).is_err(), "batch 4 was never sent");
 }
 
