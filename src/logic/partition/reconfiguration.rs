@@ -387,7 +387,11 @@ impl Partition {
         }
         self.forget_reads_of(slot);
         self.back_off(store);
-        if self.state_of(store).connected {
+        if let Some(token) = self.configuration.token_of(store) {
+            // It was filled in the place of the member that it still is: one that lost its copy.
+            self.replicas.insert(Replica::lost(store, token, self.now));
+            self.require();
+        } else if self.state_of(store).connected {
             self.strangers.insert(store);
         }
         self.retry_reads(Duration::MAX, out);

@@ -128,6 +128,11 @@ impl Replica {
         Self { role, peered: true, ..Self::member(store, token) }
     }
 
+    /// A member that said it has lost its copy.
+    pub(super) fn lost(store: StoreId, token: Token, now: Moment) -> Self {
+        Self { lost: true, disowned: true, disowned_at: now, ..Self::member(store, token) }
+    }
+
     /// It has said that it does not hold the partition, or would not take a write.
     pub(super) fn disown(&mut self, now: Moment) {
         self.disowned = true;

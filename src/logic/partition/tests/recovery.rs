@@ -94,6 +94,27 @@ impl Bench {
 }
 
 #[test]
+fn a_member_whose_new_copy_failed_is_still_one_that_lost_its_copy() {
+    let mut bench = Bench::new(3, Settings { copies: 3, floor: 2, ..Settings::default() });
+    bench.connect(1);
+    bench.answer_fence(1, Version::ZERO, vec![]);
+    bench.connect_lost(2);
+    bench.connect_lost(3);
+    bench.later(Duration::from_millis(600));
+    let failed = bench.admit(2);
+    bench.step(Input::Copied { store: failed.store, token: failed.token, complete: false });
+    assert_eq!(bench.partition.wanted(), Some(store(3)), "the other one need not wait");
+    let filled = bench.admit(3);
+    bench.step(Input::Copied { store: filled.store, token: filled.token, complete: true });
+    bench.step(Input::Finished { store: filled.store, token: filled.token });
+    bench.answer_fence(3, Version::ZERO, vec![]);
+    let next = bench.proposals().pop().expect("enough serve without the one that failed");
+    assert_eq!(next.members[..], [member(1), filled]);
+    bench.step(Input::Configured(next.version));
+    assert!(bench.partition.status().writable);
+}
+
+#[test]
 fn a_configuration_is_told_before_any_watermark_reached_under_it() {
     let mut bench = Bench::serving(3, Settings { copies: 3, ..Settings::default() });
     bench.set("k", "v");
