@@ -1,6 +1,7 @@
 //! HaToKuSe: a replicated key-value and message store.
 
 pub mod admin;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
