@@ -317,7 +317,11 @@ where
         let mut wrote = 0;
         while !self.output.is_empty() {
             let io = Pin::new(&mut self.io);
-            let written = io.poll_write_vectored(context, &self.output.slices());
+            // Replies are mostly one piece of memory, which the kernel takes with less ado.
+            let written = match self.output.slices().as_slice() {
+                [only] => io.poll_write(context, only),
+                several => io.poll_write_vectored(context, several),
+            };
             match written {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
