@@ -5,7 +5,8 @@
 //! number that acknowledges thousands of records, the answers to fences, copies to be started.
 //! While one commit is under way the next one fills; nobody ever waits for a batch to be full.
 //!
-//! It is a thread of its own since it waits for the disk, and the runtime must not.
+//! It is a thread of its own since it waits for the disk, and the runtime must not. What waits for it
+//! is bounded ([`queue`]).
 //!
 //! *When the disk is full*, records are refused and said to be so; orders are small and have room
 //! kept for them. *When the disk fails*, the store is at an end (rule 26): what a failed fsync left
@@ -14,6 +15,7 @@
 
 mod group;
 mod judge;
+mod queue;
 mod watermarks;
 
 #[cfg(test)]
@@ -24,18 +26,18 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tonic::Status;
 
-use self::group::{Fence, Group, Opening};
+use self::group::{Fence, Group};
 use self::judge::Judge;
+use self::queue::Input;
+pub(crate) use self::queue::{Commits, Inputs, Stopped, queue};
 use self::watermarks::Watermarks;
 use super::figures::Figures;
-use super::mover::{Copy, Mover};
+use super::mover::Mover;
 use super::served::Served;
-use super::stream::LeaderStream;
 use crate::logic::comparison::Doubt;
 use crate::logic::replica::{Held, Replica};
 use crate::rpc::{convert, v1};
@@ -44,14 +46,6 @@ use crate::runtime::workers::{self, Worker};
 use crate::storage::{Disk, Reader, StorageError, Store, Summary, Syncer};
 use crate::types::{Moment, PartitionCount, PartitionId, StoreId};
 
-/// Records and orders that may wait for the commit thread.
-const QUEUE_BYTES: usize = 32 << 20;
-/// Copied records that may wait besides.
-const COPY_QUEUE_BYTES: usize = 8 << 20;
-/// Room is counted in units of this.
-const ROOM_UNIT: usize = 1 << 10;
-/// A batch takes this much besides its records.
-const BATCH_OVERHEAD: usize = 256;
 /// A commit that has this much is not filled further.
 const GROUP_BYTES: usize = 8 << 20;
 /// Without anything to do for so long it is quiet.
@@ -65,122 +59,6 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the leader is told where there is no room.
 const DISK_FULL: &str = "disk full";
-
-/// What arrives at the commit thread.
-#[derive(Debug)]
-pub(crate) enum Input {
-    Open {
-        stream: Arc<LeaderStream>,
-        opened: Opening,
-    },
-    Batch {
-        stream: Arc<LeaderStream>,
-        batch: v1::Batch,
-        arrived: Moment,
-        room: OwnedSemaphorePermit,
-    },
-    Ended {
-        stream: Arc<LeaderStream>,
-    },
-    Install {
-        copy: Arc<Copy>,
-        records: Bytes,
-        room: OwnedSemaphorePermit,
-    },
-    Copied {
-        copy: Arc<Copy>,
-        outcome: Result<u64, String>,
-    },
-    Stop,
-}
-
-/// The commit thread has ended; the process is about to.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the node is stopping")]
-pub(crate) struct Stopped;
-
-impl From<Stopped> for Status {
-    fn from(stopped: Stopped) -> Self {
-        Self::unavailable(stopped.to_string())
-    }
-}
-
-/// The way to the commit thread. What waits there is bounded in bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct Commits {
-    inputs: Sender<Input>,
-    room: Arc<Semaphore>,
-    copy_room: Arc<Semaphore>,
-}
-
-/// The commit thread's end of [`Commits`].
-#[derive(Debug)]
-pub(crate) struct Inputs(Receiver<Input>);
-
-/// A queue to a commit thread that is yet to be started.
-pub(crate) fn queue() -> (Commits, Inputs) {
-    // Not bounded in itself: everything of size in it holds room, and the rest is one per stream or copy.
-    let (inputs, receiver) = crossbeam_channel::unbounded();
-    let room = |bytes: usize| Arc::new(Semaphore::new(bytes / ROOM_UNIT));
-    let (room, copy_room) = (room(QUEUE_BYTES), room(COPY_QUEUE_BYTES));
-    (Commits { inputs, room, copy_room }, Inputs(receiver))
-}
-
-async fn take_room(
-    room: &Arc<Semaphore>,
-    bytes: usize,
-    most: usize,
-) -> Result<OwnedSemaphorePermit, Stopped> {
-    let units = (bytes + BATCH_OVERHEAD).div_ceil(ROOM_UNIT).min(most / ROOM_UNIT);
-    let units = u32::try_from(units).unwrap_or(u32::MAX);
-    Arc::clone(room).acquire_many_owned(units).await.map_err(|_| Stopped)
-}
-
-impl Commits {
-    fn send(&self, input: Input) -> Result<(), Stopped> {
-        self.inputs.send(input).map_err(|_| Stopped)
-    }
-
-    /// Opens a stream: completes when the epoch of its leader is durably promised.
-    pub(crate) async fn open(&self, stream: Arc<LeaderStream>) -> Result<(), Status> {
-        let (opened, answer) = oneshot::channel();
-        self.send(Input::Open { stream, opened })?;
-        answer.await.map_err(|_| Stopped)?
-    }
-
-    /// Hands over a batch, when there is room for it. What follows is told to the stream.
-    pub(crate) async fn batch(
-        &self,
-        stream: &Arc<LeaderStream>,
-        batch: v1::Batch,
-    ) -> Result<(), Stopped> {
-        let arrived = clock::now();
-        let bytes = batch.records.len() + 32 * (batch.sections.len() + batch.orders.len());
-        let room = take_room(&self.room, bytes, QUEUE_BYTES).await?;
-        self.send(Input::Batch { stream: Arc::clone(stream), batch, arrived, room })
-    }
-
-    /// A stream ended: nothing more comes from it.
-    pub(crate) fn ended(&self, stream: Arc<LeaderStream>) {
-        let _ = self.send(Input::Ended { stream });
-    }
-
-    /// Hands over copied records, when there is room for them.
-    pub(crate) async fn install(&self, copy: &Arc<Copy>, records: Bytes) -> Result<(), Stopped> {
-        let room = take_room(&self.copy_room, records.len(), COPY_QUEUE_BYTES).await?;
-        self.send(Input::Install { copy: Arc::clone(copy), records, room })
-    }
-
-    /// A copy ended.
-    pub(crate) fn copied(&self, copy: Arc<Copy>, outcome: Result<u64, String>) {
-        let _ = self.send(Input::Copied { copy, outcome });
-    }
-
-    /// Asks the thread to finish what it was given, close the store and end.
-    pub(crate) fn stop(&self) {
-        let _ = self.send(Input::Stop);
-    }
-}
 
 /// What a commit thread works with.
 #[derive(Debug)]

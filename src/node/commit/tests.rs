@@ -1,7 +1,10 @@
 //! The commit thread over a simulated disk.
 
+use bytes::Bytes;
+
 use super::*;
 use crate::node::pacing::Pacing;
+use crate::node::stream::LeaderStream;
 use crate::protocol::record::{Flags, Kind, Record};
 use crate::rpc::v1::order::Order;
 use crate::runtime::tasks::Tasks;
