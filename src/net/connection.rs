@@ -69,7 +69,10 @@ pub(crate) struct Connection<I, S> {
     renderer: Renderer,
     input: BytesMut,
     chunk: usize,
+    /// Since when the requests that are taken next count.
     arrived: Moment,
+    /// Something was read since requests were taken last.
+    fresh: bool,
     window: Window,
     output: Output,
     sender: ReplySender,
@@ -104,6 +107,7 @@ where
             input: BytesMut::new(),
             chunk: MIN_CHUNK_BYTES,
             arrived: clock::now(),
+            fresh: false,
             window: Window::new(settings.window),
             output: Output::default(),
             sender,
@@ -172,6 +176,11 @@ where
     /// Parses the whole requests that have been read. What others answer is returned.
     fn take_requests(&mut self) -> Vec<(u64, Asked)> {
         let mut asked = Vec::new();
+        // What waited here until the client had read enough has not waited for us: it has its time
+        // from now on.
+        if !std::mem::take(&mut self.fresh) && !self.input.is_empty() {
+            self.arrived = clock::now();
+        }
         while self.phase != Phase::Closing && self.may_take_more() {
             match self.parser.next(&mut self.input) {
                 Some(Item::Request(parsed)) => asked.extend(self.take(parsed)),
@@ -354,6 +363,7 @@ where
             self.half_closed = true;
         }
         self.arrived = clock::now();
+        self.fresh = true;
         self.metrics.received.inc_by(u64::try_from(read).unwrap_or(u64::MAX));
         self.adapt_chunk(read, room);
         Ok(true)

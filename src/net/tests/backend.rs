@@ -12,7 +12,7 @@ use tower::{BoxError, Service};
 use crate::net::batch::{Answer, Asked, Batch, ReplySender};
 use crate::protocol::command::{Operation, Question};
 use crate::protocol::reply::{CopyLocation, CopyState, Location, Outcome};
-use crate::types::{Epoch, PartitionId, StoreId, Version};
+use crate::types::{Epoch, Moment, PartitionId, StoreId, Version};
 
 /// When the backend answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,7 @@ struct State {
     values: HashMap<Bytes, Bytes>,
     held: Vec<(ReplySender, u64, Outcome)>,
     batches: usize,
+    last_arrived: Moment,
 }
 
 impl Backend {
@@ -52,6 +53,11 @@ impl Backend {
     /// Batches seen so far.
     pub(super) fn batches(&self) -> usize {
         self.state.lock().batches
+    }
+
+    /// Since when the last batch counts.
+    pub(super) fn last_arrived(&self) -> Moment {
+        self.state.lock().last_arrived
     }
 
     /// Answers all that was held, the last request first, each in a message of its own.
@@ -138,6 +144,7 @@ impl Service<Batch> for Backend {
         }
         let mut state = self.state.lock();
         state.batches += 1;
+        state.last_arrived = batch.arrived;
         let mut answers = Vec::new();
         for (slot, asked) in batch.requests {
             let outcome = state.answer(asked);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::protocol::command::Command;
 use crate::protocol::reply::Code;
+use crate::runtime::clock;
 
 #[tokio::test]
 async fn replies_come_in_order_although_the_answers_do_not() {
@@ -38,6 +39,18 @@ async fn ten_thousand_requests_in_one_write_are_batches_not_requests() {
         let counted = server.metrics.requests.count(Some(Command::Get), Code::Ok);
         assert_eq!(counted, 5_000);
     }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_turn_has_its_time_from_then_on() {
+    let server = Server::start(Answers::Held, Options { max_pipeline: 1, ..options() }).await;
+    let mut client = server.connect().await;
+    client.send("SET a 1\nSET b 2\n").await;
+    until(|| server.backend.held() == 1).await;
+    let released = clock::now();
+    server.backend.release();
+    until(|| server.backend.batches() == 2).await;
+    assert!(server.backend.last_arrived() >= released, "it was read long before");
 }
 
 #[tokio::test]
