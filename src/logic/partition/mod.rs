@@ -279,6 +279,8 @@ impl Partition {
     /// Takes one input and appends what is to be done about it.
     pub fn step(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) {
         self.now = self.now.max(now);
+        // Most steps are one of these, and neither takes its standing from a member.
+        let may_move_the_door = !matches!(input, Input::Operation(_) | Input::Acknowledged { .. });
         match input {
             Input::Operation(operation) => self.submit(operation, out),
             Input::Acknowledged { store, token, version } => {
@@ -309,7 +311,9 @@ impl Partition {
             Input::Force(stores) => self.force(&stores, out),
             Input::Tick => self.tick(out),
         }
-        self.tend_the_door();
+        if may_move_the_door {
+            self.tend_the_door();
+        }
     }
 
     /// Everything at or below this version is settled.
