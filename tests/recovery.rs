@@ -10,6 +10,8 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -149,6 +151,92 @@ fn all_copies_are_given_up_only_when_an_operator_says_so() {
     cluster.kill_all();
     cluster.start_all();
     check(&mut cluster.connect(), 0..1000);
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+/// Starts the leader, its directory replaced by what is in this one.
+fn put_back(cluster: &mut Cluster, copy: &Path) {
+    let data = cluster.directory().join("leader");
+    fs::remove_dir_all(&data).unwrap();
+    copy_files(copy, &data);
+    cluster.start_leader();
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn await_refusal(cluster: &Cluster) {
+    let mut client = cluster.connect();
+    let reply = eventually("a leader that refuses", || {
+        let reply = client.ask("GET key-1");
+        if reply.contains("rebuild-metadata") { Ok(reply) } else { Err(reply) }
+    });
+    assert!(reply.starts_with("ERROR UNAVAILABLE"), "{reply}");
+    let reply = client.ask("SET key-1 x");
+    assert!(reply.starts_with("ERROR UNAVAILABLE"), "{reply}");
+    let status = client.rows("STATUS").join("\n");
+    assert!(status.contains("Not serving: ") && status.contains("is an older copy"), "{status}");
+    let ready = get(cluster.admin, "/readyz");
+    assert!(ready.contains("503") && ready.contains("is an older copy"), "{ready}");
+    assert!(cluster.leader_log().contains("does not serve"), "{}", cluster.leader_log());
+}
+
+#[test]
+fn an_older_copy_of_the_leaders_directory_is_not_served_by_and_nothing_is_lost() {
+    let mut cluster = Cluster::start(4, 2);
+    store(&mut cluster.connect(), 0..500);
+    cluster.stop_leader();
+    let (data, copies) = (cluster.directory().join("leader"), tempfile::tempdir().unwrap());
+    let [older, newest] = ["older", "newest"].map(|name| copies.path().join(name));
+    copy_files(&data, &older);
+    // The cluster goes on: one epoch, later two, in which the sets change as well.
+    cluster.start_leader();
+    cluster.await_health();
+    store(&mut cluster.connect(), 250..1000);
+
+    // In the copy's next epoch the cluster has been already: what is written in it now would lie
+    // below what is there.
+    cluster.kill_leader();
+    copy_files(&data, &newest);
+    put_back(&mut cluster, &older);
+    await_refusal(&cluster);
+    cluster.kill_leader();
+    put_back(&mut cluster, &newest);
+    cluster.await_health();
+    check(&mut cluster.connect(), 0..1000);
+
+    cluster.kill_node(0);
+    store(&mut cluster.connect(), 500..1500);
+    cluster.start_node(0);
+    cluster.await_health();
+    cluster.kill_leader();
+    // Each start of it takes an epoch, until those of the nodes are behind it.
+    put_back(&mut cluster, &older);
+    for _ in 0..4 {
+        await_refusal(&cluster);
+        cluster.kill_leader();
+        cluster.start_leader();
+    }
+    await_refusal(&cluster);
+    let made = operator(&cluster, &["rebuild-metadata", "--yes", "--wait", "60s"]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made));
+    cluster.await_health();
+    check(&mut cluster.connect(), 0..1500);
+    store(&mut cluster.connect(), 1000..2000);
+    cluster.kill_all();
+    cluster.start_all();
+    check(&mut cluster.connect(), 0..2000);
 }
 
 /// The segments of a node's log.

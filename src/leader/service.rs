@@ -385,6 +385,7 @@ impl Parts<'_> {
         let options = membership::Options {
             membership,
             state,
+            boot: identity::boot_id(),
             metadata,
             heartbeat_interval,
             tick: settings.detector.tick_interval,

@@ -1,7 +1,8 @@
 //! What a node lets into its log: the rules by which a store stays one that can be trusted.
 //!
-//! The leader decides; a node only refuses. It refuses an epoch below the one it has promised, so
-//! that a delayed message of an earlier leader lands nowhere; it refuses everything that names
+//! The leader decides; a node only refuses. It refuses an epoch below the one it has promised, and
+//! in that one another leader than the one it was promised to, so that a delayed message of an
+//! earlier leader lands nowhere; it refuses everything that names
 //! another token than the one under which it holds the partition, so that a store that was wiped
 //! or came back is never taken for the copy it once was; it opens a shadow copy when told to start
 //! and takes copied records only while that copy is open; and it deletes nothing but on the word of
@@ -16,7 +17,8 @@ use std::time::Duration;
 use crate::logic::comparison::Doubt;
 use crate::logic::mutants::{self, Mutant};
 use crate::types::{
-    Configuration, ConfigurationVersion, Epoch, Moment, PartitionCount, PartitionId, StoreId, Token,
+    BootId, Configuration, ConfigurationVersion, Epoch, Moment, PartitionCount, PartitionId,
+    StoreId, Token,
 };
 
 #[cfg(test)]
@@ -113,6 +115,9 @@ pub enum Refusal {
         /// The epoch promised.
         promised: Epoch,
     },
+    /// Two leaders speak in one epoch: one of them has an older copy of the other's metadata.
+    #[error("epoch {0} was promised to another leader, or another start of it")]
+    Leader(Epoch),
     /// No such partition.
     #[error("there is no partition {0}")]
     Partition(PartitionId),
@@ -324,6 +329,10 @@ impl Partition {
 pub struct Replica {
     store: StoreId,
     promised: Epoch,
+    /// The start of the leader's process to which that was promised, if it was since the store was
+    /// opened. Before, a leader that speaks in an epoch of another is found out when the store
+    /// registers with it.
+    promised_to: Option<BootId>,
     doubt: Doubt,
     partitions: Vec<Partition>,
 }
@@ -339,7 +348,7 @@ impl Replica {
         mut held: impl FnMut(PartitionId) -> Held,
     ) -> Self {
         let partitions = count.all().map(|id| Partition::load(held(id), doubt)).collect();
-        Self { store, promised, doubt, partitions }
+        Self { store, promised, promised_to: None, doubt, partitions }
     }
 
     /// The epoch below which everything is refused.
@@ -349,12 +358,21 @@ impl Replica {
 
     /// A leader opens a stream. A higher epoch is promised to it, which must be durable before
     /// anything is answered.
-    pub fn open(&mut self, epoch: Epoch) -> Result<Option<Change>, Refusal> {
+    pub fn open(
+        &mut self,
+        epoch: Epoch,
+        leader: Option<BootId>,
+    ) -> Result<Option<Change>, Refusal> {
         if epoch < self.promised && !mutants::enabled(Mutant::AnyEpoch) {
             return Err(Refusal::Epoch { offered: epoch, promised: self.promised });
         }
         let raised = epoch > self.promised;
+        let both = self.promised_to.zip(leader);
+        if !raised && both.is_some_and(|(known, speaks)| known != speaks) {
+            return Err(Refusal::Leader(epoch));
+        }
         self.promised = epoch;
+        self.promised_to = if raised { leader } else { self.promised_to.or(leader) };
         Ok(raised.then_some(Change::Promise(epoch)))
     }
 

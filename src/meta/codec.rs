@@ -8,6 +8,7 @@
 //! forget         4  store 16 bytes
 //! configuration  5  partition u16, then as in the stores' logs
 //! rebuilt        6  the same
+//! outdated       7  epoch u64
 //! ```
 //!
 //! Little-endian, back to back. A number that is not known here means a newer build: it cannot be
@@ -27,6 +28,7 @@ const MEMBER: u8 = 3;
 const FORGET: u8 = 4;
 const CONFIGURATION: u8 = 5;
 const REBUILT: u8 = 6;
+const OUTDATED: u8 = 7;
 
 /// The bits of a member.
 const PLACED: u8 = 1;
@@ -64,6 +66,10 @@ pub(super) fn encode(change: &Change, bytes: &mut Vec<u8>) -> Result<(), Metadat
         }
         Change::Rebuilt(partition, configuration) => {
             put_configuration(REBUILT, *partition, configuration, bytes)?;
+        }
+        Change::Outdated(promised) => {
+            bytes.put_u8(OUTDATED);
+            bytes.put_u64_le(promised.0);
         }
     }
     Ok(())
@@ -119,6 +125,7 @@ pub(super) fn decode(from: &mut &[u8]) -> Option<Change> {
             let partition = PartitionId(from.try_get_u16_le().ok()?);
             Change::Rebuilt(partition, decode_configuration(from).ok()?)
         }
+        OUTDATED => Change::Outdated(Epoch(from.try_get_u64_le().ok()?)),
         _ => return None,
     })
 }
@@ -171,6 +178,7 @@ mod tests {
             Change::Forget(store),
             Change::Configuration(PartitionId(1023), configuration.clone()),
             Change::Rebuilt(PartitionId(1022), configuration),
+            Change::Outdated(Epoch(6)),
         ]
     }
 

@@ -47,7 +47,8 @@ impl Core {
             ));
         }
         let id = self.streams.fetch_add(1, Relaxed) + 1;
-        Ok(Arc::new(LeaderStream::new(id, Epoch(open.epoch))))
+        let leader = convert::optional_identity(&open.leader_boot_id)?;
+        Ok(Arc::new(LeaderStream::new(id, Epoch(open.epoch)).opened_by(leader)))
     }
 
     /// Checks that a message is for this store and from its cluster.

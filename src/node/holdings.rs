@@ -10,6 +10,20 @@ use crate::rpc::{convert, v1};
 use crate::runtime::workers;
 use crate::types::{Epoch, PartitionId, Version};
 
+/// The version of the newest configuration heard of, of each partition up to the last of which any
+/// was.
+pub(super) fn versions(core: &Core) -> Vec<u64> {
+    let heard = |partition| {
+        let membership = core.reader.membership(partition);
+        membership.configuration.map_or(0, |configuration| configuration.version.0)
+    };
+    let (_, partitions) = core.terms;
+    let mut versions: Vec<u64> = partitions.all().map(heard).collect();
+    let last = versions.iter().rposition(|version| *version > 0);
+    versions.truncate(last.map_or(0, |last| last + 1));
+    versions
+}
+
 /// Answers a leader. If it names an epoch, that is promised first, durably: what is told then is not
 /// changed by any earlier leader, whatever of it is still on its way.
 pub(super) async fn holdings(

@@ -12,7 +12,7 @@ use super::mover::Mover;
 use super::pacing::Pacing;
 use super::reads::{Readers, Source};
 use super::served::Served;
-use super::{Error, Options, Store, commit, reporter, service, transfer};
+use super::{Error, Options, Store, commit, holdings, reporter, service, transfer};
 use crate::logic::comparison::Doubt;
 use crate::rpc::v1::replica_server::ReplicaServer;
 use crate::rpc::v1::transfer_server::TransferServer;
@@ -153,6 +153,8 @@ impl Node {
             tail: self.tail.into(),
             disk: reporter::disk(core.as_deref())
                 .or_else(|| reporter::disk_at(self.slot.directory(), &self.options.storage)),
+            promised_epoch: core.as_ref().map_or(0, |core| core.reader.promised().0),
+            configuration_versions: core.as_deref().map(holdings::versions).unwrap_or_default(),
         }
     }
 

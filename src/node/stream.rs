@@ -14,7 +14,7 @@ use tonic::Status;
 
 use crate::rpc::transport::BATCH_BYTES;
 use crate::rpc::{Malformed, v1};
-use crate::types::Epoch;
+use crate::types::{BootId, Epoch};
 
 /// Answered reads that may wait for the leader to listen.
 const WAITING_READ_BYTES: usize = 32 << 20;
@@ -67,6 +67,7 @@ struct Outgoing {
 pub(crate) struct LeaderStream {
     id: u64,
     epoch: Epoch,
+    leader: Option<BootId>,
     outgoing: Mutex<Outgoing>,
     ready: Notify,
     drained: Condvar,
@@ -82,11 +83,17 @@ impl LeaderStream {
         Self {
             id,
             epoch,
+            leader: None,
             outgoing: Mutex::default(),
             ready: Notify::new(),
             drained: Condvar::new(),
             closed: CancellationToken::new(),
         }
+    }
+
+    /// As it is, and opened by this start of its leader's process.
+    pub(crate) fn opened_by(self, leader: Option<BootId>) -> Self {
+        Self { leader, ..self }
     }
 
     /// Tells streams of one process apart; later ones have higher numbers.
@@ -97,6 +104,11 @@ impl LeaderStream {
     /// The epoch of its leader.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The start of its leader's process, if that was said.
+    pub(crate) fn leader(&self) -> Option<BootId> {
+        self.leader
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -10,7 +10,7 @@ use super::profile::MILLISECOND;
 use super::world::{Event, World};
 use crate::logic::detector::{self, DetectorSettings, SlownessSettings, Suspicion};
 use crate::logic::membership::{
-    Answer, Change, Cluster, Input, Membership, MembershipSettings, Output, Registration,
+    Answer, Change, Cluster, Heard, Input, Membership, MembershipSettings, Output, Registration,
 };
 use crate::logic::partition::io::{self, StoreEvent};
 use crate::logic::placement::Table;
@@ -34,9 +34,9 @@ fn boot_id(node: usize, boot: u64) -> BootId {
 }
 
 /// What a node says that is not about its data.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Saying {
-    Register { cluster: Option<ClusterId> },
+    Register { cluster: Option<ClusterId>, heard: Heard },
     Heartbeat { full: bool },
     Leave,
 }
@@ -84,7 +84,7 @@ impl World {
         let saying = if node.registered {
             Saying::Heartbeat { full: node.full_until > self.now }
         } else {
-            Saying::Register { cluster: node.cluster }
+            Saying::Register { cluster: node.cluster, heard: node.store.heard() }
         };
         self.say(index, saying);
         if self.nodes[index].leaving {
@@ -140,7 +140,7 @@ impl World {
         }
         let boot_id = boot_id(node, boot);
         match saying {
-            Saying::Register { cluster } => {
+            Saying::Register { cluster, heard } => {
                 let (address, admin_address) = (node.to_string(), String::new());
                 let registration = Registration {
                     store,
@@ -149,6 +149,7 @@ impl World {
                     address,
                     admin_address,
                     format: 1,
+                    heard,
                 };
                 self.step_membership(Input::Register(registration));
             }
@@ -196,6 +197,7 @@ impl World {
         match output {
             Output::Persist(changes) => self.persist(&changes),
             Output::Founded(_) => self.begin_partitions(),
+            Output::Outdated => self.violate("the leader takes its metadata for a copy".into()),
             Output::Answer { boot, answer, .. } => {
                 let (node, boot) = named(boot);
                 if answer == Answer::Accepted {

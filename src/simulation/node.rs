@@ -326,7 +326,7 @@ impl Node {
     }
 
     fn open(&mut self, group: &mut Group, stream: StreamId, epoch: Epoch) {
-        match self.replica.open(epoch) {
+        match self.replica.open(epoch, None) {
             Ok(change) => {
                 self.end_stream(group);
                 if let Some(change) = change {
@@ -341,7 +341,7 @@ impl Node {
 
     /// A leader that has lost its metadata asks for a promise; nothing is being committed.
     pub(super) fn promise(&mut self, now: Moment, epoch: Epoch) -> Result<(), String> {
-        if self.replica.open(epoch).is_err() {
+        if self.replica.open(epoch, None).is_err() {
             return Err(format!("it would not promise epoch {epoch}"));
         }
         (self.current, self.copies) = (None, BTreeMap::new());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::logic::membership::Heard;
 use crate::logic::mutants::{self, Mutant};
 use crate::logic::partition::io::{Content, Summary, Write};
 use crate::logic::replica::Held;
@@ -78,6 +79,17 @@ pub(super) fn checksum(partition: PartitionId, write: &Write) -> u32 {
 impl Store {
     pub(super) fn new(id: StoreId) -> Self {
         Self { id, promised: Epoch(0), copies: BTreeMap::new() }
+    }
+
+    /// What it has heard of leaders.
+    pub(super) fn heard(&self) -> Heard {
+        let version = |copy: &Copy| copy.configuration.as_ref().map(|one| one.version);
+        let last = self.copies.keys().map(|id| id.index() + 1).max().unwrap_or(0);
+        let mut configurations = vec![ConfigurationVersion::default(); last];
+        for (partition, copy) in &self.copies {
+            configurations[partition.index()] = version(copy).unwrap_or_default();
+        }
+        Heard { promised: self.promised, configurations }
     }
 
     fn copy(&mut self, partition: PartitionId) -> &mut Copy {

@@ -65,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) cluster: ClusterId,
     /// The leader's epoch.
     pub(crate) epoch: Epoch,
+    /// This start of the leader's process.
+    pub(crate) leader: BootId,
     /// Who is told, by number of shard.
     pub(crate) shards: Vec<mpsc::Sender<Event>>,
     /// The largest value a client may store.
@@ -321,6 +323,7 @@ fn opening(options: &Options) -> v1::Open {
         store_id: convert::id_bytes(options.store.as_bytes()),
         boot_id: convert::id_bytes(options.boot.as_bytes()),
         epoch: options.epoch.0,
+        leader_boot_id: convert::id_bytes(options.leader.as_bytes()),
     }
 }
 

@@ -103,6 +103,7 @@ async fn fixture(large_lane: bool) -> Fixture {
         address: address.to_string().into(),
         cluster: ClusterId::from_number(3),
         epoch: Epoch(4),
+        leader: BootId::from_number(5),
         shards: vec![shard],
         max_value_bytes: 1 << 20,
         durations: <_>::default(),

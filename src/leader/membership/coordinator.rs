@@ -65,11 +65,13 @@ pub(super) struct Coordinator {
 
 impl Coordinator {
     pub(super) fn new(options: Options, tasks: Tasks) -> Self {
-        let configurations = options.state.configurations();
+        // Those of an older copy do not count.
+        let state = Some(&options.state).filter(|state| state.outdated.is_none());
+        let configurations = state.iter().flat_map(|state| state.configurations());
         let configurations = configurations.map(|(id, one)| (id, one.clone())).collect();
         Self {
             epoch: options.state.epoch,
-            unconfirmed: options.state.unconfirmed.clone(),
+            unconfirmed: state.map(|state| state.unconfirmed.clone()).unwrap_or_default(),
             summaries: Summaries::new(options.summaries.clone()),
             options,
             tasks,
@@ -132,6 +134,11 @@ impl Coordinator {
             self.step(Input::Link(seen)).await?;
         }
         self.step(Input::Tick).await?;
+        self.show_refusal();
+        Ok(())
+    }
+
+    fn show_refusal(&self) {
         let refusal = self.options.membership.refusal();
         let news = self.options.refusal.send_if_modified(|known| {
             let news = *known != refusal;
@@ -141,7 +148,6 @@ impl Coordinator {
         if let Some(reason) = refusal.filter(|_| news) {
             tracing::error!(reason, "this leader does not serve");
         }
-        Ok(())
     }
 
     fn publish(&mut self) {
@@ -339,6 +345,7 @@ impl Coordinator {
                 self.candidates.clear();
                 self.found(cluster).await;
             }
+            Output::Outdated => self.outdated().await,
             Output::Answer { store, boot, answer } => self.answer(store, boot, answer),
             Output::Link { store, boot, address } => self.link(store, boot, &address),
             Output::Unlink(store) => self.links.drop(store),
@@ -429,6 +436,16 @@ impl Coordinator {
         }
     }
 
+    /// The metadata is an older copy: nothing of what was done by it counts.
+    async fn outdated(&mut self) {
+        self.links = Links::default();
+        self.leaving.clear();
+        self.beats.clear();
+        self.tell_shards(|| Event::Outdated).await;
+        self.show_refusal();
+        self.publish();
+    }
+
     fn answer(&mut self, store: StoreId, boot: BootId, answer: Answer) {
         use v1::register_reply::Outcome;
         let outcome = match answer {
@@ -471,6 +488,7 @@ impl Coordinator {
             address: address.into(),
             cluster: cluster.id,
             epoch: self.epoch,
+            leader: self.options.boot,
             shards: self.options.shards.clone(),
             durations: self.options.durations.clone(),
             max_value_bytes: self.options.max_value_bytes,

@@ -124,6 +124,8 @@ pub(crate) struct Options {
     pub(crate) membership: Membership,
     /// The metadata the leader begins with.
     pub(crate) state: State,
+    /// This start of the leader's process.
+    pub(crate) boot: BootId,
     /// Takes changes of it.
     pub(crate) metadata: MetadataHandle,
     /// How often nodes are to show that they live.
@@ -157,6 +159,7 @@ pub(crate) struct Handle {
     calls: mpsc::Sender<Call>,
     tasks: Tasks,
     audit: Audit,
+    boot: BootId,
 }
 
 impl Handle {
@@ -187,7 +190,8 @@ impl Handle {
 /// Starts a coordinator, which runs until the tasks are told to stop.
 pub(crate) fn start(options: Options, tasks: &Tasks) -> Handle {
     let (calls, queue) = mpsc::channel(CALLS);
-    let handle = Handle { calls, tasks: tasks.clone(), audit: options.audit.clone() };
+    let (audit, boot) = (options.audit.clone(), options.boot);
+    let handle = Handle { calls, tasks: tasks.clone(), audit, boot };
     let coordinator = Coordinator::new(options, tasks.clone());
     let stop = tasks.clone();
     tasks.spawn(async move {

@@ -116,13 +116,17 @@ pub(crate) struct Answer {
 }
 
 /// Asks a store what it holds and knows. An epoch above 0 it promises first.
-pub(crate) async fn ask(asked: &Asked, epoch: Epoch) -> Result<Answer, Status> {
-    let asking = tokio::time::timeout(ANSWER_WITHIN, exchange(asked, epoch)).await;
+pub(crate) async fn ask(asked: &Asked, epoch: Epoch, leader: BootId) -> Result<Answer, Status> {
+    let asking = tokio::time::timeout(ANSWER_WITHIN, exchange(asked, epoch, leader)).await;
     let reply = asking.map_err(|_| Status::deadline_exceeded("no answer in time"))??;
     Ok(answer(&reply)?)
 }
 
-async fn exchange(asked: &Asked, epoch: Epoch) -> Result<v1::HoldingsReply, Status> {
+async fn exchange(
+    asked: &Asked,
+    epoch: Epoch,
+    leader: BootId,
+) -> Result<v1::HoldingsReply, Status> {
     let endpoint = transport::endpoint(&asked.address);
     let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
     let channel = endpoint.connect().await.map_err(|_| Status::unavailable("cannot connect"))?;
@@ -132,6 +136,7 @@ async fn exchange(asked: &Asked, epoch: Epoch) -> Result<v1::HoldingsReply, Stat
         store_id: convert::id_bytes(asked.store.as_bytes()),
         boot_id: convert::id_bytes(asked.boot.as_bytes()),
         epoch: epoch.0,
+        leader_boot_id: convert::id_bytes(leader.as_bytes()),
     };
     let request = v1::HoldingsRequest { open: Some(open) };
     client.holdings(request).await.map(tonic::Response::into_inner)
@@ -246,12 +251,13 @@ impl Handle {
         self.call(Call::Refugees { reply }).await?;
         let refugees = refugees.await.map_err(|_| RebuildError::Stopping)?;
         let Refugees { stores, partitions } = refugees.ok_or(RebuildError::NotLost)?;
+        let leader = self.boot;
         let asking = stores.into_iter().filter_map(|it| {
             let cluster = it.cluster?;
             Some(async move {
                 let (store, boot, address) = (it.store, it.boot, it.address.clone());
                 let asked = Asked { cluster, store, boot, address };
-                let answer = ask(&asked, epoch).await;
+                let answer = ask(&asked, epoch, leader).await;
                 (asked, it.admin_address, answer)
             })
         });

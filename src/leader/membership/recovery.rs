@@ -100,8 +100,9 @@ impl Handle {
         if lost.is_empty() {
             return Ok(Vec::new());
         }
+        let leader = self.boot;
         let asking = live.into_iter().map(async |asked| {
-            let answer = ask(&asked, Epoch(0)).await;
+            let answer = ask(&asked, Epoch(0), leader).await;
             (asked.store, answer)
         });
         let answers = futures::future::join_all(asking).await.into_iter();

@@ -9,9 +9,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Beat, Call};
-use crate::logic::membership::Registration;
+use crate::logic::membership::{Heard, Registration};
 use crate::rpc::{Malformed, convert, v1};
 use crate::runtime::tasks::Tasks;
+use crate::types::{ConfigurationVersion, Epoch};
 
 /// Progress reports that wait for a node that is leaving.
 const PROGRESS: usize = 16;
@@ -109,6 +110,7 @@ fn registration(
     request: &v1::RegisterRequest,
     from: Option<SocketAddr>,
 ) -> Result<Registration, Malformed> {
+    let versions = &request.configuration_versions;
     Ok(Registration {
         store: convert::identity(&request.store_id)?,
         cluster: convert::optional_identity(&request.cluster_id)?,
@@ -116,6 +118,10 @@ fn registration(
         address: complete(&request.address, from)?,
         admin_address: complete(&request.admin_address, from).unwrap_or_default(),
         format: request.format,
+        heard: Heard {
+            promised: Epoch(request.promised_epoch),
+            configurations: versions.iter().copied().map(ConfigurationVersion).collect(),
+        },
     })
 }
 

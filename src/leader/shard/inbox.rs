@@ -27,6 +27,8 @@ pub(crate) enum Event {
     Store(StoreId, StoreEvent),
     /// The cluster exists: its partitions begin.
     Founded(Arc<Founding>),
+    /// The leader's metadata is an older copy: there are no partitions any more.
+    Outdated,
     /// The ring proposes these stores.
     Targets(Arc<Table>),
     /// How many copies each value is to have, and the fewest that take writes.

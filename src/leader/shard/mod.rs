@@ -61,6 +61,8 @@ use outbox::{Outbox, Sent, What};
 
 /// How often partitions look at the time: deadlines, reads to be repeated, watermarks to be told.
 const TICK: Duration = Duration::from_millis(50);
+/// Longer than any request may take.
+const NEVER: Duration = Duration::from_hours(24);
 /// Messages taken from a queue at once.
 const TAKE: usize = 256;
 
@@ -231,6 +233,7 @@ impl Shard {
             Event::Link(event) => self.link_event(event),
             Event::Store(store, event) => self.step_all(&Input::Store { store, event }),
             Event::Founded(founding) => self.begin(&founding),
+            Event::Outdated => self.abandon(),
             Event::Targets(table) => {
                 for at in 0..self.partitions.len() {
                     let id = self.id_at(at);
@@ -277,6 +280,24 @@ impl Shard {
             if unconfirmed.contains(id) { machine.rebuilt() } else { machine }
         };
         self.partitions = own.into_iter().map(machine).collect();
+    }
+
+    /// Nothing is served any more. Whoever waits is answered as if his time were up: that says what
+    /// is open and what is not.
+    fn abandon(&mut self) {
+        let linked: Vec<StoreId> = self.carrier.links.keys().copied().collect();
+        linked.into_iter().for_each(|store| self.disconnected(store));
+        let late = self.now + NEVER;
+        for partition in &mut self.partitions {
+            partition.step(late, Input::Tick, &mut self.outputs);
+            self.outputs.retain(|output| matches!(output, Output::Reply { .. }));
+            self.carrier.carry(partition, &mut self.outputs);
+        }
+        self.partitions.clear();
+        self.index_key = None;
+        self.carrier.copying.clear();
+        self.carrier.follow_up.clear();
+        self.recall.cache().clear();
     }
 
     fn id_at(&self, at: usize) -> PartitionId {

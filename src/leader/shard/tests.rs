@@ -7,6 +7,7 @@ use super::*;
 use crate::leader::gateway::ShardRequest;
 use crate::leader::link::news::{Heard, Session};
 use crate::leader::link::piece::{LinkSender, Piece, Queues};
+use crate::leader::view::ClusterView;
 use crate::logic::comparison::Doubt;
 use crate::logic::partition::cache::Cache;
 use crate::logic::partition::io::{Attempt, FenceAnswer};
@@ -249,6 +250,25 @@ fn without_a_cluster_nothing_is_promised() {
     bench.ask(1, vec![set("a"), Request::Get { key: key("a") }]);
     let not_enough = Outcome::NotEnoughNodes { have: 0, need: 2 };
     assert_eq!(bench.answers(), [(1, not_enough), (2, Outcome::Unavailable)]);
+}
+
+#[test]
+fn whoever_waits_is_answered_when_the_metadata_turns_out_to_be_an_older_copy() {
+    let mut bench = Bench::ready();
+    bench.ask(1, vec![set("a")]);
+    bench.ask(2, vec![Request::Get { key: key("b") }]);
+    assert!(bench.answers().is_empty());
+    bench.turn(vec![Event::Outdated], Vec::new());
+    assert_eq!(bench.answers(), [(1, Outcome::Uncertain)]);
+    assert_eq!(bench.answers(), [(2, Outcome::Unavailable)]);
+    bench
+        .shard
+        .carrier
+        .views
+        .publish(ClusterView { refusal: Some("an older copy".into()), ..ClusterView::default() });
+    bench.ask(1, vec![set("a"), Request::Get { key: key("a") }]);
+    assert_eq!(bench.answers(), [(3, Outcome::NoMetadata), (4, Outcome::NoMetadata)]);
+    assert!(bench.proposals.try_recv().is_err(), "nothing is changed by it any more");
 }
 
 #[test]

@@ -37,14 +37,26 @@ pub(super) struct Bootstrap {
     members: BTreeMap<StoreId, Candidate>,
     /// A store that belongs to a cluster of which this leader knows nothing.
     full: Option<(StoreId, ClusterId)>,
+    /// Why the metadata that there is does not count.
+    outdated: Option<String>,
 }
 
 impl Bootstrap {
     pub(super) fn new(spare: Cluster) -> Self {
-        Self { spare, candidates: BTreeMap::new(), members: BTreeMap::new(), full: None }
+        let (candidates, members) = (BTreeMap::new(), BTreeMap::new());
+        Self { spare, candidates, members, full: None, outdated: None }
+    }
+
+    /// There is metadata, and for this reason it does not count: it has to be made anew.
+    pub(super) fn set_aside(&mut self, reason: String) {
+        self.outdated = Some(reason);
     }
 
     pub(super) fn refusal(&self) -> Option<String> {
+        self.outdated.clone().or_else(|| self.lost())
+    }
+
+    fn lost(&self) -> Option<String> {
         self.full.map(|(store, cluster)| {
             format!(
                 "this leader has no metadata, but store {store} belongs to cluster {cluster}: a new \
@@ -70,7 +82,7 @@ impl Bootstrap {
             }
             return self.refuse();
         }
-        if self.full.is_some() {
+        if self.is_refusing() {
             return self.refuse();
         }
         if self.is_claimed(&registration, now) {
@@ -82,6 +94,10 @@ impl Bootstrap {
             self.candidates.insert(store, Candidate { registration, since, asked: now });
         }
         Answer::Pending { retry_after: RETRY, reason: self.reason(settings) }
+    }
+
+    fn is_refusing(&self) -> bool {
+        self.full.is_some() || self.outdated.is_some()
     }
 
     fn refuse(&self) -> Answer {
@@ -121,7 +137,7 @@ impl Bootstrap {
         let enough = self.candidates.len() >= wanted(settings);
         let newest = self.candidates.values().map(|candidate| candidate.since).max()?;
         let quiet = settings.bootstrap_nodes.is_some() || now.since(newest) >= settings.quiet;
-        let begin = self.full.is_none() && enough && quiet;
+        let begin = !self.is_refusing() && enough && quiet;
         begin.then(|| self.candidates.keys().copied().collect())
     }
 }

@@ -10,6 +10,8 @@
 //! * A cluster is created once, over stores that are all empty, by a leader that has no metadata.
 //!   A leader without metadata that meets a store with data refuses to serve: it would hide what
 //!   that store holds behind empty configurations.
+//! * A leader that meets a store which heard of later changes than its metadata has refuses to
+//!   serve: its metadata is an older copy.
 //! * A store is its `store_id`, never an address. While one process has it open and lives, another
 //!   that claims it is refused; so is a store of another cluster.
 //! * Whatever depends on a change of the metadata happens after the change is durable.
@@ -25,12 +27,14 @@
 //! * `bootstrap` - the beginning of a cluster (rule 3a).
 //! * `departure` - nodes that ask to go (rule 24).
 //! * `operations` - what operators decide: drained and decommissioned stores.
+//! * `outdated` - metadata that turns out to be an older copy.
 //! * `rebuild` - metadata that was lost, made anew from what stores know (rule 30).
 //! * `state` - the metadata.
 
 mod bootstrap;
 mod departure;
 mod operations;
+mod outdated;
 mod rebuild;
 mod state;
 
@@ -43,10 +47,13 @@ use std::time::Duration;
 
 use crate::logic::detector::{self, Detector, DetectorSettings, Event, Status, Suspicion};
 use crate::logic::placement::{Table, place};
-use crate::types::{BootId, ClusterId, Epoch, Moment, PartitionCount, PartitionId, StoreId};
+use crate::types::{
+    BootId, ClusterId, ConfigurationVersion, Epoch, Moment, PartitionCount, PartitionId, StoreId,
+};
 use bootstrap::Bootstrap;
 use departure::Departures;
 pub use operations::{Objection, Wish};
+pub use outdated::Heard;
 pub use rebuild::{Decisions, Holding, Missing, Rebuild, Survey, Testimony};
 pub use state::{Change, Cluster, MemberInfo, Regression, State};
 
@@ -105,6 +112,8 @@ pub struct Registration {
     pub admin_address: String,
     /// The format of wire and disk it speaks.
     pub format: u32,
+    /// What the store has heard of leaders.
+    pub heard: Heard,
 }
 
 /// What happened.
@@ -180,6 +189,8 @@ pub enum Output {
     Persist(Vec<Change>),
     /// The cluster exists now; its configurations are in what was just persisted.
     Founded(Cluster),
+    /// The metadata is an older copy: nothing is served any more, and no link is kept.
+    Outdated,
     /// Answer the registration of this process.
     Answer {
         /// The store that registered.
@@ -283,6 +294,10 @@ pub struct Membership {
     members: BTreeMap<StoreId, MemberInfo>,
     /// Stores that were decommissioned.
     forgotten: BTreeSet<StoreId>,
+    /// The versions of the configurations that this leader began with.
+    known: Vec<ConfigurationVersion>,
+    /// Stores that have heard something of this leader itself, since it began.
+    spoken_to: BTreeSet<StoreId>,
     /// The processes that registered with this leader.
     boots: BTreeMap<StoreId, BootId>,
     detector: Detector,
@@ -305,6 +320,8 @@ impl Membership {
             cluster: state.cluster,
             members: state.members.clone(),
             forgotten: state.forgotten.clone(),
+            known: outdated::versions(state),
+            spoken_to: BTreeSet::new(),
             boots: BTreeMap::new(),
             detector: Detector::new(settings.detector, now),
             bootstrap: Bootstrap::new(spare),
@@ -316,6 +333,9 @@ impl Membership {
             membership.detector.step(now, detector::Input::Expected(store));
         }
         membership.table = membership.propose();
+        if let Some(promised) = state.outdated {
+            membership.begin_outdated(now, promised);
+        }
         membership
     }
 
@@ -402,7 +422,11 @@ impl Membership {
 
     fn register(&mut self, now: Moment, registration: Registration, out: &mut Vec<Output>) {
         let (store, boot) = (registration.store, registration.boot);
-        let answer = match self.objection(&registration) {
+        let objection = self.objection(&registration);
+        if objection.is_none() {
+            self.judge(now, &registration, out);
+        }
+        let answer = match objection {
             Some(refused) => refused,
             None if self.cluster.is_some() => {
                 self.accept(now, registration, out);
@@ -463,6 +487,7 @@ impl Membership {
         let drained = known.is_some_and(|info| info.drained);
         let info = MemberInfo { address: address.clone(), admin_address, placed, drained };
         self.remember(store, info, out);
+        self.spoken_to.insert(store);
         // A process that is known and registers again has doubts, not a new beginning.
         if self.standing(store, boot).is_none() || self.departures.was_let_go(store) {
             self.boots.insert(store, boot);

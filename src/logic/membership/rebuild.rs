@@ -290,6 +290,9 @@ impl Membership {
         self.epoch = state.epoch;
         self.cluster = Some(cluster);
         self.members.clone_from(&state.members);
+        self.known = super::outdated::versions(state);
+        // They have promised the epoch already.
+        self.spoken_to.extend(state.members.keys());
         for store in state.members.keys() {
             self.detector.step(now, detector::Input::Expected(*store));
         }

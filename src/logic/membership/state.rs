@@ -54,6 +54,10 @@ pub enum Change {
     /// The partition is held by these stores as far as stores know: the metadata was lost and made
     /// anew. The next configuration confirms it.
     Rebuilt(PartitionId, Configuration),
+    /// All of this is an older copy: a store that has promised this epoch heard of later changes.
+    /// From then on there may be another [`Change::Cluster`], which takes the place of all but the
+    /// epoch and the stores that were forgotten.
+    Outdated(Epoch),
 }
 
 /// A change that must not be.
@@ -100,6 +104,8 @@ pub struct State {
     pub configurations: Vec<Configuration>,
     /// Partitions whose configuration was made anew and is not yet confirmed.
     pub unconfirmed: BTreeSet<PartitionId>,
+    /// This is an older copy of the metadata, as a store has shown that had promised this epoch.
+    pub outdated: Option<Epoch>,
 }
 
 impl State {
@@ -126,6 +132,7 @@ impl State {
                 self.configure(*partition, next)?;
                 self.unconfirmed.insert(*partition);
             }
+            Change::Outdated(promised) => self.outdated = Some(*promised),
         }
         Ok(())
     }
@@ -159,7 +166,9 @@ impl State {
             }
         });
         let forgotten = self.forgotten.iter().map(|store| Change::Forget(*store));
-        epoch.into_iter().chain(cluster).chain(members).chain(forgotten).chain(configurations)
+        let outdated = self.outdated.map(Change::Outdated);
+        let whole = epoch.into_iter().chain(cluster).chain(members).chain(forgotten);
+        whole.chain(configurations).chain(outdated)
     }
 
     /// Every partition with its configuration.
@@ -168,6 +177,10 @@ impl State {
     }
 
     fn create(&mut self, cluster: Cluster) -> Result<(), Regression> {
+        if self.outdated.is_some() {
+            let (epoch, forgotten) = (self.epoch, std::mem::take(&mut self.forgotten));
+            *self = Self { epoch, forgotten, ..Self::default() };
+        }
         if let Some(cluster) = &self.cluster {
             return Err(Regression::Cluster(cluster.id));
         }
@@ -268,5 +281,35 @@ mod tests {
         assert!(again.forgotten.contains(&StoreId::from_number(8)));
         assert_eq!(state.unconfirmed, [PartitionId(1)].into());
         assert_eq!(State::default().changes().count(), 0);
+        state.apply(&Change::Outdated(Epoch(9))).unwrap();
+        let mut again = State::default();
+        again.apply_all(&state.changes().collect::<Vec<_>>()).unwrap();
+        assert_eq!(again, state);
+    }
+
+    #[test]
+    fn only_an_outdated_copy_is_replaced_and_its_epoch_and_the_forgotten_stay() {
+        let forgotten = StoreId::from_number(8);
+        let changes = [
+            Change::Epoch(Epoch(5)),
+            Change::Cluster(cluster(1)),
+            Change::Member(StoreId::from_number(7), MemberInfo::default()),
+            Change::Forget(forgotten),
+            Change::Configuration(PartitionId(0), configuration(4)),
+        ];
+        let mut state = State::default();
+        state.apply_all(&changes).unwrap();
+        assert!(state.apply(&Change::Cluster(cluster(1))).is_err());
+        state.apply(&Change::Outdated(Epoch(7))).unwrap();
+        assert!(state.apply(&Change::Epoch(Epoch(5))).is_err());
+        let anew = [
+            Change::Epoch(Epoch(9)),
+            Change::Cluster(cluster(1)),
+            Change::Rebuilt(PartitionId(0), configuration(1)),
+        ];
+        state.apply_all(&anew).unwrap();
+        assert_eq!((state.outdated, state.epoch), (None, Epoch(9)));
+        assert!(state.members.is_empty() && state.forgotten.contains(&forgotten));
+        assert_eq!(state.configurations[0], configuration(1));
     }
 }

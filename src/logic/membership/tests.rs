@@ -6,6 +6,9 @@
 //! ```text
 //! leader [copies=4] [floor=2] [nodes=N]   a leader begins, with the metadata there is
 //! register STORE [boot=B] [cluster=none|ours|other] [format=F] [port=P]
+//!                [promised=E] [heard=V]   what it heard: an epoch, a version for every partition
+//! copy | put_back                         the metadata is copied, and the copy put back
+//! change                                  every partition's configuration changes
 //! join STORE...                           register until accepted, and connect
 //! connect STORE | disconnect STORE | send STORE | ack STORE
 //! silent STORE... | alive STORE...        who sends heartbeats while time passes
@@ -34,6 +37,8 @@ struct Cast {
     now: Moment,
     settings: MembershipSettings,
     state: State,
+    /// A copy of it, made earlier.
+    copy: State,
     membership: Membership,
     /// Stores whose nodes send heartbeats.
     alive: BTreeSet<u64>,
@@ -100,6 +105,7 @@ impl Cast {
             now: Moment::ZERO,
             settings,
             state,
+            copy: State::default(),
             membership,
             alive: BTreeSet::new(),
             short: BTreeMap::new(),
@@ -145,6 +151,7 @@ impl Cast {
                 assert_eq!(self.state.cluster, Some(cluster), "persisted before");
                 self.state.members.len()
             }),
+            Output::Outdated => "the metadata is an older copy".into(),
             Output::Answer { store, answer, .. } => match answer {
                 Answer::Accepted => format!("{} accepted", number(store)),
                 Answer::Pending { reason, .. } => format!("{} pending: {reason}", number(store)),
@@ -209,6 +216,13 @@ impl Cast {
             address: format!("h:{port}"),
             admin_address: String::new(),
             format: line.option("format").unwrap_or(1),
+            heard: Heard {
+                promised: Epoch(line.option("promised").unwrap_or(0)),
+                configurations: line
+                    .option("heard")
+                    .map(|version| vec![ConfigurationVersion(version); 1024])
+                    .unwrap_or_default(),
+            },
         };
         self.step(Input::Register(registration))
     }
@@ -238,6 +252,9 @@ impl Cast {
         let named = |of: fn(StoreId) -> detector::Input| of(id(line.number(1)));
         match line.words[0] {
             "leader" => self.begin(&line),
+            "copy" => self.copy = self.state.clone(),
+            "put_back" => self.state = self.copy.clone(),
+            "change" => self.change(),
             "register" => return self.register(&line, line.number(1)),
             "join" => return self.join(&line),
             "connect" => return self.link(named(detector::Input::Connected)),
@@ -279,6 +296,14 @@ impl Cast {
             other => panic!("unknown command {other}"),
         }
         Vec::new()
+    }
+
+    fn change(&mut self) {
+        for partition in PartitionCount::DEFAULT.all() {
+            let mut configuration = self.state.configurations[partition.index()].clone();
+            configuration.version = configuration.version.next();
+            self.state.apply(&Change::Configuration(partition, configuration)).unwrap();
+        }
     }
 
     fn wish(&mut self, store: u64, wish: Wish) -> Vec<String> {
@@ -330,6 +355,7 @@ fn describe(changes: &[Change]) -> String {
                 Ok(())
             }
             Change::Epoch(epoch) => write!(said, " epoch {epoch}"),
+            Change::Outdated(promised) => write!(said, " outdated by epoch {promised}"),
             Change::Cluster(_) => write!(said, " cluster"),
             Change::Forget(store) => write!(said, " forget {}", number(*store)),
             Change::Member(store, info) => {
@@ -389,6 +415,11 @@ fn a_cluster_begins_with_as_many_as_were_asked_for() {
 #[test]
 fn a_leader_that_lost_its_metadata_refuses() {
     check("lost_metadata");
+}
+
+#[test]
+fn a_leader_with_an_older_copy_of_its_metadata_refuses() {
+    check("older_metadata");
 }
 
 #[test]

@@ -183,7 +183,7 @@ impl Cache {
     }
 
     /// Forgets everything, of all partitions.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if let Some(entries) = &self.0.entries {
             entries.clear();
         }

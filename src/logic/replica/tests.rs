@@ -41,18 +41,30 @@ fn configuration(version: u64, members: &[(StoreId, Token)]) -> Configuration {
 #[test]
 fn a_lower_epoch_is_refused_and_a_higher_one_is_promised_first() {
     let mut replica = replica(member());
-    let refused = replica.open(Epoch(4));
+    let refused = replica.open(Epoch(4), None);
     assert_eq!(refused, Err(Refusal::Epoch { offered: Epoch(4), promised: E }));
-    assert_eq!(replica.open(E), Ok(None), "the same leader comes back");
-    assert_eq!(replica.open(Epoch(6)), Ok(Some(Change::Promise(Epoch(6)))));
+    assert_eq!(replica.open(E, None), Ok(None), "the same leader comes back");
+    assert_eq!(replica.open(Epoch(6), None), Ok(Some(Change::Promise(Epoch(6)))));
     assert_eq!(replica.promised(), Epoch(6));
+}
+
+#[test]
+fn an_epoch_is_promised_to_one_start_of_one_leader() {
+    let mut replica = replica(member());
+    let [one, other] = [1, 2].map(|number| Some(BootId::from_number(number)));
+    // To whom it was promised before the store was opened is not known.
+    assert_eq!(replica.open(E, one), Ok(None));
+    assert_eq!(replica.open(E, one), Ok(None), "a second stream of the same leader");
+    assert_eq!(replica.open(E, other), Err(Refusal::Leader(E)));
+    assert_eq!(replica.open(Epoch(6), other), Ok(Some(Change::Promise(Epoch(6)))));
+    assert_eq!(replica.open(Epoch(6), one), Err(Refusal::Leader(Epoch(6))));
 }
 
 #[test]
 fn what_the_earlier_leader_had_under_way_lands_nowhere() {
     let mut replica = replica(member());
     assert_eq!(replica.admit_section(E, P, OLD), Ok(()));
-    replica.open(Epoch(6)).unwrap();
+    replica.open(Epoch(6), None).unwrap();
     let late = Refusal::Epoch { offered: E, promised: Epoch(6) };
     assert_eq!(replica.admit_section(E, P, OLD), Err(late));
     assert_eq!(replica.admit_install(E, P, OLD), Err(late));

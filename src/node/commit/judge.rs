@@ -125,7 +125,7 @@ impl Judge {
     /// A leader opens a stream: those of earlier leaders are over, whatever they still bring, and
     /// of its own all but the last.
     pub(crate) fn open(&mut self, group: &mut Group, stream: Arc<LeaderStream>, opened: Opening) {
-        match self.replica.open(stream.epoch()) {
+        match self.replica.open(stream.epoch(), stream.leader()) {
             Err(refusal) => {
                 let _ = opened.send(Err(Status::failed_precondition(refusal.to_string())));
             }

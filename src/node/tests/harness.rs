@@ -177,6 +177,7 @@ impl TestNode {
             store_id: convert::id_bytes(health.store.as_bytes()),
             boot_id: convert::id_bytes(health.boot.as_bytes()),
             epoch,
+            leader_boot_id: Bytes::new(),
         }
     }
 

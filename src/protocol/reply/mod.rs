@@ -37,7 +37,7 @@ pub enum Outcome {
     NotFound,
     /// It cannot be answered now; nothing changed.
     Unavailable,
-    /// The leader has lost its metadata, and knows of no partition; nothing changed.
+    /// The leader has lost its metadata, or has an older copy of it; nothing changed.
     NoMetadata,
     /// Fewer live copies than a write needs; nothing changed.
     NotEnoughNodes {

@@ -44,8 +44,8 @@ fn store(outcome: Outcome, end: LineEnd, into: &mut impl Sink) -> Code {
         }
         Outcome::NoMetadata => (
             Code::Unavailable,
-            "the leader has lost its metadata, nothing changed; an operator must bring its data \
-             directory back, or run: hatokuse rebuild-metadata",
+            "the leader's metadata is lost or out of date, nothing changed; an operator must bring \
+             its data directory back, or run: hatokuse rebuild-metadata",
         ),
         Outcome::Uncertain => (
             Code::Uncertain,

@@ -126,6 +126,7 @@ async fn copy_from(node: &Health, source: &str) -> turmoil::Result<v1::CopyRepor
         store_id: convert::id_bytes(node.store.as_bytes()),
         boot_id: convert::id_bytes(node.boot.as_bytes()),
         epoch: 1,
+        leader_boot_id: bytes::Bytes::new(),
     };
     let start = Order::Start(v1::Start {
         source_store_id: convert::id_bytes(CLUSTER.as_bytes()),
