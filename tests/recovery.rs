@@ -9,6 +9,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -260,6 +261,80 @@ fn damage(data: &Path, text: &str) {
             file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
         }
     }
+}
+
+/// Keys that share their partition with another one: two of each of so many partitions.
+fn pairs(client: &mut LineClient, keys: usize, pairs: usize) -> Vec<[usize; 2]> {
+    let mut seen = BTreeMap::new();
+    let mut found = Vec::new();
+    for key in 0..keys {
+        let partition = client.rows(&format!("WHERE key-{key}")).remove(0);
+        match seen.remove(&partition) {
+            Some(other) => found.push([other, key]),
+            None => drop(seen.insert(partition, key)),
+        }
+    }
+    assert!(found.len() >= pairs, "{} pairs", found.len());
+    found.truncate(pairs);
+    found
+}
+
+#[test]
+fn partitions_are_copied_although_no_source_can_read_all_of_its_records() {
+    let mut cluster = Cluster::start(3, 3);
+    let mut client = cluster.connect();
+    store(&mut client, 0..300);
+    // Of some partitions each of two copies has a record that it cannot read, cold ones: nobody asks
+    // for them. The third copy is lost.
+    let pairs = pairs(&mut client, 300, 8);
+    let data = [0, 1].map(|node| cluster.node_data(node));
+    for pair in &pairs {
+        for (data, key) in data.iter().zip(pair) {
+            damage(data, &value(*key));
+            assert_eq!(places(data, &value(*key)), 0);
+        }
+    }
+    cluster.kill_node(2);
+    fs::remove_dir_all(cluster.node_data(2)).unwrap();
+    cluster.start_node(2);
+    timed("whole although records were damaged", || cluster.await_health());
+    for key in pairs.iter().flatten() {
+        for node in 0..3 {
+            eventually("a record on every copy", || {
+                let there = places(&cluster.node_data(node), &value(*key)) > 0;
+                if there { Ok(()) } else { Err((node, *key)) }
+            });
+        }
+    }
+    check(&mut cluster.connect(), 0..300);
+    cluster.kill_all();
+    cluster.start_all();
+    check(&mut cluster.connect(), 0..300);
+}
+
+#[test]
+fn a_record_that_no_copy_can_read_is_named_until_it_is_overwritten() {
+    let mut cluster = Cluster::start(2, 2);
+    let mut client = cluster.connect();
+    store(&mut client, 0..100);
+    damage(&cluster.node_data(0), &value(7));
+    cluster.kill_node(1);
+    fs::remove_dir_all(cluster.node_data(1)).unwrap();
+    cluster.start_node(1);
+    let mut said = || client.rows("STATUS").join("\n");
+    eventually("a partition that cannot be copied", || {
+        let said = said();
+        let named = said.contains("Unreadable: 1 keys") && said.contains("1 under-replicated");
+        if named { Ok(()) } else { Err(said) }
+    });
+    let mut client = cluster.connect();
+    let reply = client.ask("GET key-7");
+    assert!(reply.starts_with("ERROR UNAVAILABLE"), "{reply}");
+    let reply = client.ask(&format!("SET key-7 {}", value(7)));
+    assert!(reply.starts_with("OK"), "{reply}");
+    cluster.await_health();
+    assert!(!client.rows("STATUS").join("\n").contains("Unreadable"));
+    check(&mut client, 0..100);
 }
 
 #[test]

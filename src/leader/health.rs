@@ -100,6 +100,7 @@ mod tests {
             under_replicated: 2,
             unavailable: 1,
             damaged_keys: 0,
+            unreadable_keys: 0,
         };
         let cluster = Some(ClusterId::from_number(1));
         let view = ClusterView { cluster, partitions, ..ClusterView::default() };

@@ -92,6 +92,8 @@ fn encode_cluster(view: &ClusterView, scrape: &mut Scrape<'_>) -> fmt::Result {
     scrape.one("possible_losses", help, number(view.doubt.possible_losses))?;
     let help = "Keys that are frozen because their copies disagree";
     scrape.one("damaged_keys", help, partitions.damaged_keys)?;
+    let help = "Keys whose record no copy can read";
+    scrape.one("unreadable_keys", help, partitions.unreadable_keys)?;
     let help = "Copies that are to be made, those in the making included";
     scrape.one("repair_queue_length", help, view.repair.queued)?;
     let help = "Bytes that came to nodes for copies since the leader began";
@@ -167,6 +169,7 @@ mod tests {
                 under_replicated: 1,
                 unavailable: 0,
                 damaged_keys: 2,
+                unreadable_keys: 3,
             },
             doubt: DoubtView { restored_records: 7, possible_losses: 1 },
             repair: RepairView { queued: 7, copied_bytes: 99, ..RepairView::default() },
@@ -188,6 +191,7 @@ mod tests {
             &format!("hatokuse_node_copies_in_doubt{node} 2"),
             &format!("hatokuse_node_slow{node} 1"),
             "hatokuse_damaged_keys 2",
+            "hatokuse_unreadable_keys 3",
             "hatokuse_repair_queue_length 7",
             "hatokuse_repair_bytes_total 99",
             r#"hatokuse_nodes{state="live"} 1"#,

@@ -181,6 +181,8 @@ pub struct PartitionsView {
     pub unavailable: usize,
     /// Keys that are frozen because copies hold one version of them with different contents.
     pub damaged_keys: usize,
+    /// Keys whose record no copy can read.
+    pub unreadable_keys: usize,
 }
 
 /// What became of stores that did not stop in order, since the leader began.
@@ -238,6 +240,9 @@ impl ClusterView {
         let damaged = Some(partitions.damaged_keys).filter(|keys| *keys > 0).map(|keys| {
             format!("Damaged: {keys} keys, whose copies disagree; they are not served")
         });
+        let unreadable = Some(partitions.unreadable_keys).filter(|keys| *keys > 0).map(|keys| {
+            format!("Unreadable: {keys} keys, of which no copy can be read; see the log")
+        });
         let drains = self.nodes.iter().filter_map(|node| Some((node, node.drain?)));
         let drains = drains.map(|(node, drain)| format!("Drain: {} {drain}", node.store));
         let refusal = self.refusal.iter().map(|reason| format!("Not serving: {reason}"));
@@ -259,7 +264,7 @@ impl ClusterView {
             ),
             self.repair.to_string(),
         ];
-        lines.into_iter().chain(drains).chain(damaged).chain(refusal).collect()
+        lines.into_iter().chain(drains).chain(damaged).chain(unreadable).chain(refusal).collect()
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Told {
     pub(crate) copies: Vec<v1::CopyReport>,
     /// Comparisons that ended.
     pub(crate) comparisons: Vec<v1::ComparisonReport>,
+    /// Records that cannot be read.
+    pub(crate) unreadable: Vec<v1::Unreadable>,
 }
 
 impl Told {
@@ -44,6 +46,7 @@ impl Told {
             && self.fences.is_empty()
             && self.copies.is_empty()
             && self.comparisons.is_empty()
+            && self.unreadable.is_empty()
     }
 }
 
@@ -149,6 +152,7 @@ impl LeaderStream {
         outgoing.told.fences.extend(told.fences);
         outgoing.told.copies.extend(told.copies);
         outgoing.told.comparisons.extend(told.comparisons);
+        outgoing.told.unreadable.extend(told.unreadable);
         drop(outgoing);
         self.ready.notify_one();
     }
@@ -217,6 +221,7 @@ impl Outgoing {
             refusals: std::mem::take(&mut self.told.refusals),
             copies: std::mem::take(&mut self.told.copies),
             comparisons: std::mem::take(&mut self.told.comparisons),
+            unreadable: std::mem::take(&mut self.told.unreadable),
             fences: self.take_fences(),
             reads: self.take_reads(),
         })

@@ -2,6 +2,10 @@
 //!
 //! What is written later reaches the asking store from the leader, so nothing is missed between.
 //! Leaves of which the asking store already has the same are named and not sent.
+//!
+//! A record that cannot be read is told to the leader, who has it written anew here from another
+//! member. All others are sent, but not that these were all: who lacks a record must not take its
+//! copy for whole. The next copy needs to bring only what is missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +19,15 @@ use super::leaves::Leaves;
 use crate::rpc::transport::BATCH_BYTES;
 use crate::rpc::{convert, v1};
 use crate::runtime::workers::{self, Outlet};
-use crate::types::{Epoch, PartitionId, StoreId, Token};
+use crate::storage::ReadError;
+use crate::types::{Epoch, KeyHash, PartitionId, StoreId, Token};
 
 /// Messages that wait for the asking store.
 const WAITING_MESSAGES: usize = 2;
 /// No reply is later than this, whatever the pace: the asking store gives up a silent source.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// A disk of which so many records of one partition cannot be read is not read further.
+const UNREADABLE: u64 = 256;
 /// Copies given at a time.
 const COPIES: usize = 16;
 
@@ -109,16 +116,42 @@ impl Giving<'_> {
         let first = v1::PullReply { same_leaves: same.into(), ..v1::PullReply::default() };
         self.reply(v1::PullReply { records_left: left, ..first })?;
         let mut batch = BytesMut::new();
+        let mut unreadable = 0;
         for entry in &entries {
-            let record = self.core.reader.read(entry).map_err(|error| {
-                Status::data_loss(format!("a record of the source could not be read: {error}"))
-            })?;
             left -= 1;
-            if let Some(record) = record {
-                self.add(&mut batch, record, left)?;
+            match self.core.reader.read(entry) {
+                Ok(Some(record)) => self.add(&mut batch, record, left)?,
+                Ok(None) => {}
+                Err(error @ (ReadError::Failed | ReadError::Partition(_))) => {
+                    return Err(Status::unavailable(error.to_string()));
+                }
+                Err(error) => {
+                    unreadable += 1;
+                    self.report(entry.summary.key_hash, &error);
+                }
+            }
+            if unreadable >= UNREADABLE {
+                break;
             }
         }
-        self.send(batch.freeze(), 0, true)
+        if unreadable == 0 {
+            return self.send(batch.freeze(), 0, true);
+        }
+        self.send(batch.freeze(), left, false)?;
+        Err(Status::data_loss(format!("{unreadable} records of the source cannot be read")))
+    }
+
+    fn report(&self, key_hash: KeyHash, error: &ReadError) {
+        let (partition, key) = (self.partition, key_hash.bits());
+        tracing::error!(
+            %partition, key = format_args!("{key:032x}"), %error,
+            "a record to be copied could not be read"
+        );
+        self.core.commits.unreadable(v1::Unreadable {
+            partition: u32::from(partition.0),
+            token: self.token.0,
+            key_hash: convert::id_bytes(&key_hash.to_bytes()),
+        });
     }
 
     /// A record too large to be gathered travels alone, without being copied.

@@ -229,6 +229,7 @@ impl World {
             Output::Restored { records, .. } => self.counts.restored += records,
             Output::PossibleLoss => self.check_possible_loss(index),
             Output::Force(_) => self.violate("rule 29: something was forced by itself".into()),
+            Output::Unreadable(_) => {}
             Output::Alarm { key_hash, version } => {
                 self.violate(format!("C: alarm over {key_hash:?} {version}"));
             }

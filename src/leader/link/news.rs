@@ -15,7 +15,7 @@ use crate::logic::partition::io::{
 use crate::protocol::record::{Kind, Record};
 use crate::rpc::{Malformed, convert, v1};
 use crate::runtime::metrics::DurationHistogram;
-use crate::types::{Key, Moment, PartitionId, StoreId, Token};
+use crate::types::{Key, KeyHash, Moment, PartitionId, StoreId, Token};
 
 /// One connection of a link; later ones have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,8 @@ pub(crate) struct Heard {
     pub(crate) copies: Vec<Copied>,
     /// Comparisons that ended.
     pub(crate) comparisons: Vec<Compared>,
+    /// Records that the store has and could not read.
+    pub(crate) unreadable: Vec<(PartitionId, Token, KeyHash)>,
     /// Answers to reads.
     pub(crate) reads: Vec<(PartitionId, ReadId, ReadAnswer)>,
 }
@@ -72,6 +74,7 @@ impl Heard {
             && self.fences.is_empty()
             && self.copies.is_empty()
             && self.comparisons.is_empty()
+            && self.unreadable.is_empty()
             && self.reads.is_empty()
     }
 }
@@ -157,6 +160,12 @@ impl Ledger {
         for report in reply.comparisons {
             let compared = compared(&report)?;
             of_partition(&mut heard, compared.partition)?.comparisons.push(compared);
+        }
+        for unreadable in reply.unreadable {
+            let partition = convert::partition(unreadable.partition)?;
+            let key_hash = convert::key_hash(&unreadable.key_hash)?;
+            let unreadable = (partition, Token(unreadable.token), key_hash);
+            of_partition(&mut heard, partition)?.unreadable.push(unreadable);
         }
         for answer in reply.reads {
             let partition = convert::partition(answer.partition)?;

@@ -166,6 +166,7 @@ fn count<'a>(statuses: impl Iterator<Item = &'a Status>, copies: usize) -> Parti
         counted.serving += usize::from(status.serving && status.writable);
         counted.unavailable += usize::from(!status.serving);
         counted.damaged_keys += status.frozen;
+        counted.unreadable_keys += status.unreadable;
         counted.under_replicated += usize::from(status.live_copies() < copies);
     }
     counted

@@ -93,6 +93,14 @@ impl Carrier {
                          the highest versions found among all of them count now"
                     );
                 }
+                Output::Unreadable(key_hash) => {
+                    let (partition, key) = (partition.id(), key_hash.bits());
+                    tracing::error!(
+                        %partition, key = format_args!("{key:032x}"),
+                        "no copy can read a record: until it is overwritten or deleted, no other \
+                         copy of its partition can be made"
+                    );
+                }
                 Output::Alarm { key_hash, version } => {
                     let (partition, key) = (partition.id(), key_hash.bits());
                     tracing::error!(

@@ -53,7 +53,7 @@ use crate::logic::partition::io::{Input, Output, StoreEvent};
 use crate::logic::partition::{Partition, Settings};
 use crate::runtime::clock;
 use crate::runtime::tasks::Tasks;
-use crate::types::{IndexKey, Moment, PartitionId, StoreId};
+use crate::types::{IndexKey, Member, Moment, PartitionId, StoreId};
 use carrier::Carrier;
 use inbox::{Event, Founding, Proposal, Summary};
 use operations::Operations;
@@ -371,6 +371,9 @@ impl Shard {
             let (token, complete) = (copied.token, copied.complete);
             self.step(copied.partition, Input::Copied { store, token, complete });
             self.repair_due = true;
+        }
+        for (partition, token, key_hash) in heard.unreadable {
+            self.step(partition, Input::Unreadable { at: Member { store, token }, key_hash });
         }
         for compared in heard.comparisons {
             let Compared { partition, token, attempt, complete, restored } = compared;

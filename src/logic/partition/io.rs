@@ -187,6 +187,13 @@ pub enum Input {
         /// Whether it is complete.
         complete: bool,
     },
+    /// A member could not read a record of which it was to give a copy.
+    Unreadable {
+        /// The member, under the token it was asked with.
+        at: Member,
+        /// The key.
+        key_hash: KeyHash,
+    },
     /// A member was compared with another, and fetched what it lacked; or that failed.
     Compared {
         /// The member in doubt.
@@ -371,6 +378,8 @@ pub enum Output {
     /// Make this configuration durable, as one that is yet to be confirmed, then say
     /// [`Input::Configured`]: an operator decided it.
     Force(Configuration),
+    /// No copy can read the record of this key: the partition cannot be copied.
+    Unreadable(KeyHash),
     /// Two members hold one version with different contents: an operator must look.
     Alarm {
         /// The key.

@@ -25,6 +25,7 @@
 //! * `reconfiguration` - members that fail, copies that are filled (rules 7, 8, 16 to 23).
 //! * [`cache`], `caching` - settled values in memory, bounded, to be looked up by whoever answers
 //!   clients (rules 42 and 43).
+//! * `mending` - records that a copy has and cannot read (rule 28).
 //! * `recovery` - what an operator decides when every member is lost (rule 29).
 //! * `telling` - what members know of configurations, and partitions whose configuration was made
 //!   anew from what they know (rule 30).
@@ -36,6 +37,7 @@ pub mod cache;
 mod caching;
 mod doubt;
 pub mod io;
+mod mending;
 mod operations;
 mod peering;
 mod reconfiguration;
@@ -127,6 +129,8 @@ pub struct Partition {
     strangers: BTreeSet<StoreId>,
     /// Keys of which members hold one version with different contents.
     frozen: BTreeSet<KeyHash>,
+    /// Keys whose record no readable copy could read when it was asked last.
+    unreadable: BTreeSet<KeyHash>,
     /// Operations that came while the partition could not yet take them.
     held: VecDeque<Operation>,
     serving: bool,
@@ -193,6 +197,8 @@ pub struct Status {
     pub unsettled: usize,
     /// Keys of which copies hold one version with different contents.
     pub frozen: usize,
+    /// Keys whose record no copy can read.
+    pub unreadable: usize,
 }
 
 impl Status {
@@ -248,6 +254,7 @@ impl Partition {
             reads: BTreeMap::new(),
             strangers: BTreeSet::new(),
             frozen: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             held: VecDeque::new(),
             serving: false,
             cache,
@@ -300,6 +307,7 @@ impl Partition {
             Input::Compared { store, token, attempt, complete, restored } => {
                 self.compared(store, token, (attempt, complete, restored), out);
             }
+            Input::Unreadable { at, key_hash } => self.unreadable(at, key_hash, out),
             Input::Finished { store, token } => self.finished(store, token, out),
             Input::Configured(version) => self.configured(version, out),
             Input::Told { store, token, version } => self.heard(store, token, version, out),
@@ -352,6 +360,7 @@ impl Partition {
             missing: self.missing_copies(),
             unsettled: self.unsettled.len(),
             frozen: self.frozen.len(),
+            unreadable: self.unreadable.len(),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::types::{KeyHash, Moment, Version};
 use super::Partition;
 use super::cache::Cached;
 use super::io::{
-    Action, Content, Operation, Order, Output, ReadAnswer, ReadId, Reply, Unavailable, Write,
+    Action, Content, Operation, Output, ReadAnswer, ReadId, Reply, Unavailable, Write,
 };
 use super::replicas::Slots;
 use super::unsettled::{Waiter, Waiting};
@@ -26,7 +26,7 @@ use crate::logic::mutants::{self, Mutant};
 pub(super) struct KeyState {
     /// Its versions in `U`, oldest first.
     pub(super) unsettled: SmallVec<[Version; 2]>,
-    read: Option<KeyRead>,
+    pub(super) read: Option<KeyRead>,
     queue: VecDeque<Operation>,
 }
 
@@ -50,14 +50,14 @@ impl KeyState {
 
 /// A read of a key's copies, perhaps of several in turn.
 #[derive(Clone, Debug, Default)]
-struct KeyRead {
+pub(super) struct KeyRead {
     /// Who hears the value; an operation that needs it as its base is at the front of the queue.
     readers: SmallVec<[Waiter; 1]>,
-    tried: Slots,
-    failed: Slots,
+    pub(super) tried: Slots,
+    pub(super) failed: Slots,
     /// Copies that have the record and cannot read it.
-    damaged: Slots,
-    asked: Option<(usize, Moment)>,
+    pub(super) damaged: Slots,
+    pub(super) asked: Option<(usize, Moment)>,
     /// A version of the key has settled since it was sent (rule 43).
     overtaken: bool,
     /// Every read sent for it. None of their answers may outlive it: a late one knows nothing of
@@ -203,7 +203,7 @@ impl Partition {
         }
     }
 
-    fn newest_unsettled(&self, key_hash: KeyHash) -> Option<Version> {
+    pub(super) fn newest_unsettled(&self, key_hash: KeyHash) -> Option<Version> {
         self.keys.get(&key_hash)?.unsettled.last().copied()
     }
 
@@ -392,22 +392,13 @@ impl Partition {
         if let Some(write) = &found {
             self.restore(damaged, write, out);
         }
+        self.is_readable(key_hash);
         self.cache_read(key_hash, found.as_ref());
         for reader in self.end_read(key_hash) {
             self.finish_read(key_hash, found.as_ref(), reader, out);
         }
         self.continue_with_base(key_hash, found.as_ref(), out);
         self.drain_key(key_hash, out);
-    }
-
-    /// Rule 28: copies that cannot read a record get it from one that can.
-    fn restore(&self, damaged: Slots, write: &Write, out: &mut Vec<Output>) {
-        for (slot, replica) in self.replicas.members() {
-            if damaged.contains(Slots::one(slot)) && self.state_of(replica.store).connected {
-                let order = Order::Restore(write.clone());
-                out.push(Output::Order { to: replica.address(), order });
-            }
-        }
     }
 
     /// Rule 10: an answer whose version became unsettled meanwhile waits for it.
@@ -462,7 +453,7 @@ impl Partition {
     }
 
     /// Rule 11: a copy that cannot answer is passed over; when all are, nothing is claimed.
-    fn copy_failed(&mut self, key_hash: KeyHash, out: &mut Vec<Output>) {
+    pub(super) fn copy_failed(&mut self, key_hash: KeyHash, out: &mut Vec<Output>) {
         let mut usable = Slots::NONE;
         self.readable().iter().for_each(|(slot, _)| usable.insert(Slots::one(*slot)));
         let Some(state) = self.keys.get_mut(&key_hash) else { return };
@@ -472,11 +463,13 @@ impl Partition {
             self.ask_a_copy(key_hash, out);
             return;
         }
+        let damaged = read.damaged;
         let based = state
             .queue
             .pop_front_if(|first| matches!(first.action, Action::Update(_)))
             .map(|operation| operation.id);
         let readers = self.end_read(key_hash);
+        self.nobody_answers(key_hash, (damaged, usable), out);
         for id in readers.iter().map(|reader| reader.id).chain(based) {
             out.push(Output::Reply { id, reply: Reply::Unavailable(Unavailable::Checksum) });
         }

@@ -144,6 +144,7 @@ impl Partition {
             if let Some(entry) = self.unsettled.remove(older) {
                 if older == version {
                     self.keep_for_catching_up(version, &entry, out);
+                    self.is_readable(entry.key_hash);
                     self.cache_settled(version, &entry);
                 }
                 self.release(older, &entry, out);

@@ -424,6 +424,14 @@ impl Judge {
         });
     }
 
+    /// The leader hears of it on whichever of its streams is open. If none is, it hears of it when
+    /// the record is needed again.
+    pub(crate) fn unreadable(&self, group: &mut Group, record: v1::Unreadable) {
+        if let Some(stream) = self.current.first() {
+            group.tell(stream, |told| told.unreadable.push(record));
+        }
+    }
+
     fn is_running(&self, copy: &Arc<Copy>) -> bool {
         let running = self.copies.get(&copy.partition());
         running.is_some_and(|running| Arc::ptr_eq(running, copy)) && !copy.is_cancelled()

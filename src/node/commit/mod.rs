@@ -273,6 +273,7 @@ impl<D: Disk> Committer<D> {
                 self.judge.install(group, &copy, records);
             }
             Input::Copied { copy, outcome } => self.judge.copied(group, &copy, outcome),
+            Input::Unreadable(record) => self.judge.unreadable(group, record),
             Input::Stop => {
                 self.stopping = true;
                 self.judge.end_all(group, &Status::unavailable("the node is stopping"));

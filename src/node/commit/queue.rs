@@ -48,6 +48,8 @@ pub(crate) enum Input {
         copy: Arc<Copy>,
         outcome: Result<u64, String>,
     },
+    /// A record of a whole copy cannot be read.
+    Unreadable(v1::Unreadable),
     Stop,
 }
 
@@ -131,6 +133,11 @@ impl Commits {
     /// A copy ended.
     pub(crate) fn copied(&self, copy: Arc<Copy>, outcome: Result<u64, String>) {
         let _ = self.send(Input::Copied { copy, outcome });
+    }
+
+    /// The leader is to hear of a record of a whole copy that cannot be read.
+    pub(crate) fn unreadable(&self, record: v1::Unreadable) {
+        let _ = self.send(Input::Unreadable(record));
     }
 
     /// Asks the thread to finish what it was given, close the store and end.
