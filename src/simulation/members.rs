@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::leader::Leader;
+use super::links::Link;
 use super::network::StreamId;
 use super::profile::MILLISECOND;
 use super::world::{Event, World};
@@ -135,7 +136,7 @@ impl World {
         store: StoreId,
         saying: Saying,
     ) {
-        if self.leader_mut(incarnation).is_none() {
+        if self.leader_mut(incarnation).is_none() || self.holds_back(node, &saying) {
             return;
         }
         let boot_id = boot_id(node, boot);
@@ -357,9 +358,9 @@ impl World {
 
     fn drop_link(&mut self, store: StoreId) {
         let Some(leader) = &mut self.leader else { return };
-        let node = leader.links.iter().position(|link| {
-            link.store == Some(store) || link.wanted.is_some_and(|(wanted, _)| wanted == store)
-        });
+        // One that already waits for the store of a new disk is no longer that of the old one.
+        let of = |link: &Link| link.wanted.map_or(link.store, |(wanted, _)| Some(wanted));
+        let node = leader.links.iter().position(|link| of(link) == Some(store));
         let Some(node) = node else { return };
         self.close_link(node);
         if let Some(leader) = &mut self.leader {

@@ -1,5 +1,7 @@
-//! What an operator does meanwhile: drains nodes and puts them back, changes the number of copies.
+//! What an operator does meanwhile: drains nodes and puts them back, changes the number of copies;
+//! and when the leader's disk was lost, starts empty stores last.
 
+use super::members::Saying;
 use super::world::World;
 use crate::logic::membership::{Input, Wish};
 use crate::types::StoreId;
@@ -23,6 +25,23 @@ impl World {
     fn change_copies(&mut self, copies: usize) {
         self.profile.copies = copies;
         self.step_membership(Input::Copies { copies, floor: self.profile.floor });
+    }
+
+    /// Whether a node is not started yet, or is stopped again. Neither an empty leader nor an empty
+    /// store knows that there was a cluster: alone with each other they would begin another. So after
+    /// the loss of the leader's disk those come last, when a store with data has been there.
+    pub(super) fn holds_back(&mut self, node: usize, saying: &Saying) -> bool {
+        let empty = matches!(saying, Saying::Register { cluster: None, .. });
+        let lost = self.counts.metadata_losses > 0 && self.metadata.state.cluster.is_none();
+        let others = self.nodes.iter().any(|node| node.cluster.is_some());
+        let warned =
+            self.leader.as_ref().is_some_and(|leader| leader.membership.refusal().is_some());
+        let held = empty && lost && others && !warned;
+        if held {
+            let now = self.now;
+            self.trace.line(now, || format!("node {node} is held back"));
+        }
+        held
     }
 
     fn wish(&mut self, store: StoreId, wish: Wish) {

@@ -69,14 +69,11 @@ pub(super) fn run(limits: Limits, failures: Option<&Path>) {
             if seed - limits.first >= limits.seeds && enough {
                 return;
             }
-            let report = super::run(seed, false);
-            if let Some(violation) = &report.violation {
-                tell(seed, violation, failures);
-            }
+            let (counts, failed) = run_one(seed, failures);
             let mut progress = progress.lock();
             progress.seeds += 1;
-            progress.counts.add(&report.counts);
-            progress.failed.extend(report.violation.is_some().then_some(seed));
+            progress.counts.add(&counts);
+            progress.failed.extend(failed.then_some(seed));
             if clock::now().since(progress.said) > PROGRESS {
                 progress.say();
             }
@@ -90,10 +87,25 @@ pub(super) fn run(limits: Limits, failures: Option<&Path>) {
     assert!(progress.failed.is_empty(), "seeds {:?} failed", progress.failed);
 }
 
+/// Runs a seed. Says what it came to, and whether it failed.
+fn run_one(seed: u64, failures: Option<&Path>) -> (Counts, bool) {
+    match std::panic::catch_unwind(|| super::run(seed, false)) {
+        Ok(report) => {
+            if let Some(violation) = &report.violation {
+                tell(seed, violation, &reduce(seed), failures);
+            }
+            (report.counts, report.violation.is_some())
+        }
+        Err(_) => {
+            tell(seed, "an assertion failed", &Omission::default(), failures);
+            (Counts::default(), true)
+        }
+    }
+}
+
 /// Prints what repeats a failing run, whole and cut down.
-fn tell(seed: u64, violation: &str, failures: Option<&Path>) {
+fn tell(seed: u64, violation: &str, omission: &Omission, failures: Option<&Path>) {
     let command = "cargo test --lib simulation::tests::one_seed -- --nocapture";
-    let omission = reduce(seed);
     println!(
         "seed {seed}: {violation}\nto repeat it: HATOKUSE_SEED={seed} HATOKUSE_TRACE=1 {command}\n\
          with the faults that matter: HATOKUSE_SEED={seed} HATOKUSE_TRACE=1 \
