@@ -50,6 +50,8 @@ pub(crate) enum Mutant {
     KeptRecords,
     /// 17: acknowledgements of an earlier membership count for the next.
     KeptAcknowledgements,
+    /// 16: a member that lost its copy is forgotten when its new one fails.
+    ForgottenMember,
     /// 18: a copy begins without what is unsettled.
     MissingUnsettled,
     /// 18: a copy is not sent what members report late.
@@ -91,7 +93,7 @@ pub(crate) enum Mutant {
 #[cfg(test)]
 impl Mutant {
     /// Every mistake there is.
-    pub(crate) const ALL: [Self; 37] = [
+    pub(crate) const ALL: [Self; 38] = [
         Self::KnownByName,
         Self::AnyToken,
         Self::AnyEpoch,
@@ -112,6 +114,7 @@ impl Mutant {
         Self::PossibleLossAnswers,
         Self::KeptRecords,
         Self::KeptAcknowledgements,
+        Self::ForgottenMember,
         Self::MissingUnsettled,
         Self::MissingMerged,
         Self::WaitForQuiet,

@@ -6,8 +6,8 @@ use super::store::{Item, checksum};
 use super::world::World;
 use crate::logic::comparison::Doubt;
 use crate::logic::history::{Kind, Operation, Outcome};
-use crate::logic::partition::io::Reply;
-use crate::types::{Configuration, Epoch, KeyHash, Member, PartitionId, Version};
+use crate::logic::partition::io::{ReadAnswer, Reply};
+use crate::types::{Configuration, Epoch, KeyHash, Member, PartitionId, StoreId, Version};
 
 /// What was promised to clients, and what was seen.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ pub(super) struct Counts {
     pub(super) restored: u64,
     /// Keys of which nobody was left who had not lost them.
     pub(super) excused: u64,
+    /// Disks that were damaged while nobody looked.
+    pub(super) rotten: u64,
     pub(super) metadata_losses: u64,
     pub(super) rebuilds: u64,
     /// Configurations made anew that became like any other.
@@ -80,6 +82,7 @@ impl Counts {
         self.losses += other.losses;
         self.restored += other.restored;
         self.excused += other.excused;
+        self.rotten += other.rotten;
         self.metadata_losses += other.metadata_losses;
         self.rebuilds += other.rebuilds;
         self.confirmed += other.confirmed;
@@ -145,7 +148,8 @@ impl World {
             let Some(node) = self.nodes.iter().find(|node| node.store.id == member.store) else {
                 continue;
             };
-            if node.lost.contains(&partition) {
+            let damaged = node.damaged.contains(&(partition, member.token));
+            if damaged || node.lost.contains(&partition) {
                 continue;
             }
             let held = node.store.version(partition, key_hash);
@@ -283,9 +287,6 @@ impl World {
     pub(super) fn is_at_rest(&self) -> Result<(), String> {
         let Some(leader) = &self.leader else { return Err("there is no leader".into()) };
         let wanted = self.profile.copies.min(self.nodes.len());
-        if let Some(node) = self.nodes.iter().find(|node| !node.lost.is_empty()) {
-            return Err(format!("{} lacks something of {:?}", node.store.id, node.lost));
-        }
         for (index, partition) in leader.partitions.iter().enumerate() {
             let configuration = &self.metadata.configurations()[index];
             let status = partition.status();
@@ -294,6 +295,9 @@ impl World {
             }
             if status.copies.iter().any(|copy| copy.doubt != Doubt::None) {
                 return Err(format!("partition {index}: in doubt: {status:?}"));
+            }
+            if let Some(store) = self.member_that_lacks(index) {
+                return Err(format!("partition {index}: {store} lacks something"));
             }
             if !status.serving {
                 return Err(format!("partition {index} does not serve"));
@@ -306,6 +310,24 @@ impl World {
         Ok(())
     }
 
+    /// A member that lost something and was not compared since. Of others nothing is expected.
+    fn member_that_lacks(&self, index: usize) -> Option<StoreId> {
+        let partition = PartitionId(u16::try_from(index).unwrap_or(0));
+        let configuration = &self.metadata.configurations()[index];
+        let lacking = self.nodes.iter().filter(|node| node.lost.contains(&partition));
+        let mut lacking = lacking.map(|node| node.store.id);
+        lacking.find(|store| configuration.contains(*store))
+    }
+
+    /// A record of a member that cannot be read back. There was no damage but such as ends a copy, and
+    /// the next one is to be whole.
+    fn unreadable(&self, partition: PartitionId, member: &Member) -> Option<String> {
+        let node = self.nodes.iter().find(|node| node.store.id == member.store)?;
+        let mut keys = node.keys(partition).into_iter();
+        let key = keys.find(|key| node.read_held(partition, *key) == ReadAnswer::Damaged)?;
+        Some(format!("{}: {key:?} of {partition} cannot be read", member.store))
+    }
+
     fn are_equal(&self, index: usize) -> Result<(), String> {
         let partition = PartitionId(u16::try_from(index).unwrap_or(0));
         let contents = |member: &Member| {
@@ -316,6 +338,9 @@ impl World {
             Some(node.store.above(partition, Version::ZERO))
         };
         let members = &self.metadata.configurations()[index].members;
+        if let Some(unreadable) = members.iter().find_map(|it| self.unreadable(partition, it)) {
+            return Err(unreadable);
+        }
         let all: Vec<_> = members.iter().map(contents).collect();
         match all.first() {
             Some(Some(first)) if all.iter().all(|other| other.as_ref() == Some(first)) => Ok(()),

@@ -92,12 +92,17 @@ impl World {
             Some(mut given) => {
                 let from = given.keys.len().saturating_sub(self.profile.chunk);
                 let chunk = given.keys.split_off(from);
+                let mut unreadable = false;
                 let entry = |key_hash: KeyHash| match source.read_held(pull.partition, key_hash) {
                     ReadAnswer::Found(write) => Some((key_hash, write)),
-                    _ => None,
+                    answer => {
+                        unreadable |= answer == ReadAnswer::Damaged;
+                        None
+                    }
                 };
                 let records = chunk.into_iter().rev().filter_map(entry).collect();
                 let done = given.keys.is_empty().then_some(true);
+                let done = if unreadable { Some(false) } else { done };
                 pull.given = Some(given);
                 (records, done)
             }

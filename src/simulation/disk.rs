@@ -6,10 +6,13 @@ use bytes::{Bytes, BytesMut};
 use super::random::Random;
 use super::store::{Copy, Entry, Item, Store, checksum, encode};
 use crate::logic::comparison::Doubt;
-use crate::logic::partition::io::{Content, ReadAnswer, Summary, Write};
+use crate::logic::partition::io::{Content, ReadAnswer, Summary as Told, Write};
 use crate::protocol::control::Control;
 use crate::protocol::record::{Flags, Kind, Record, value_of};
-use crate::storage::{IoMode, Options, Reader, Reserve, SimulatedDisk, Store as Log, Tail};
+use crate::storage::{
+    Disk, EntryRef, IoMode, Opened, Options, Reader, Reserve, SimulatedDisk, Store as Log, Summary,
+    Tail, disk,
+};
 use crate::types::{IndexKey, Key, KeyHash, PartitionCount, PartitionId, Version};
 
 /// A store on its disk, open while the node's process runs.
@@ -25,6 +28,8 @@ pub(super) struct RealStore {
     machine: u64,
     /// Where the last batch lies, as long as nothing was written after it.
     last: Option<(String, u64)>,
+    /// It was damaged since it was last open.
+    rotten: bool,
 }
 
 impl RealStore {
@@ -36,7 +41,8 @@ impl RealStore {
     ) -> Self {
         let disk = SimulatedDisk::new(random.next());
         let segment_bytes = *random.pick(&[64 << 10, 256 << 10]);
-        Self { disk, log: None, segment_bytes, key, count, buffered, machine: 0, last: None }
+        let (log, last, machine, rotten) = (None, None, 0, false);
+        Self { disk, log, segment_bytes, key, count, buffered, machine, last, rotten }
     }
 
     /// Opens it, and compares it with what must be there: what was committed, and a prefix of what
@@ -46,19 +52,10 @@ impl RealStore {
         expected: &mut Store,
         pending: Vec<Item>,
     ) -> Result<Doubt, String> {
-        let options = Options {
-            segment_bytes: self.segment_bytes,
-            reserve: Reserve::Bytes(0),
-            tail_bytes: 8 * self.segment_bytes,
-            io_mode: if self.buffered { IoMode::Buffered } else { IoMode::Unbuffered },
-            machine_boot: Some(format!("boot-{}", self.machine)),
-            ..Options::default()
-        };
-        let opened = Log::open(self.disk.clone(), self.key, self.count, options);
-        let (log, opened) = opened.map_err(|error| format!("the store does not open: {error}"))?;
+        let (log, opened) = self.open_from(self.disk.clone())?;
         let reader = self.log.insert(log).reader();
-        if !opened.damaged.is_empty() || !matches!(opened.tail, Tail::Clean | Tail::Torn) {
-            return Err(format!("the store takes itself for damaged: {opened:?}"));
+        if is_damaged(&opened) != std::mem::take(&mut self.rotten) {
+            return Err(format!("what the store takes itself for is wrong: {opened:?}"));
         }
         let doubt = match opened.tail {
             _ if opened.possible_loss => Doubt::Lost,
@@ -66,7 +63,8 @@ impl RealStore {
             _ => Doubt::Unclean,
         };
         self.last = None;
-        let mut difference = self.difference(&reader, expected);
+        let first = self.difference(&reader, expected);
+        let mut difference = first.clone();
         for item in pending {
             if difference.is_none() {
                 break;
@@ -75,7 +73,59 @@ impl RealStore {
             difference = self.difference(&reader, expected);
         }
         difference
+            .and(first)
             .map_or(Ok(doubt), |it| Err(format!("the store came back with something else: {it}")))
+    }
+
+    fn open_from(&self, disk: SimulatedDisk) -> Result<(Log<SimulatedDisk>, Opened), String> {
+        let options = Options {
+            segment_bytes: self.segment_bytes,
+            reserve: Reserve::Bytes(0),
+            tail_bytes: 8 * self.segment_bytes,
+            io_mode: if self.buffered { IoMode::Buffered } else { IoMode::Unbuffered },
+            machine_boot: Some(format!("boot-{}", self.machine)),
+            ..Options::default()
+        };
+        let opened = Log::open(disk, self.key, self.count, options);
+        opened.map_err(|error| format!("the store does not open: {error}"))
+    }
+
+    /// Some byte of the log, its root or its checkpoints that is not empty space.
+    pub(super) fn some_byte(&self, random: &mut Random) -> Option<(String, u64)> {
+        let mut names = self.disk.list().ok()?;
+        names.retain(|name| name != "status");
+        let name = names.get(random.index(names.len().max(1)))?.clone();
+        let bytes = disk::read_whole(&self.disk, &name).ok()?;
+        let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        (!used.is_empty()).then(|| (name, *random.pick(&used) as u64))
+    }
+
+    pub(super) fn flip(&self, name: &str, offset: u64, mask: u8) {
+        self.disk.flip(name, offset, mask);
+    }
+
+    /// What the store will hold when it is opened, if it then finds itself damaged. What it does not
+    /// give up must be as it was.
+    pub(super) fn as_damaged(&mut self, before: &Store) -> Result<Option<Store>, String> {
+        let (log, opened) = self.open_from(self.disk.copy(0))?;
+        if !is_damaged(&opened) {
+            return Ok(None);
+        }
+        (self.rotten, self.last) = (true, None);
+        let reader = log.reader();
+        let all = !matches!(opened.tail, Tail::Clean | Tail::Torn);
+        let mut after = Store { doubted: true, ..before.clone() };
+        if all {
+            after.promised = reader.promised();
+        }
+        for partition in self.count.all() {
+            if all || opened.damaged.contains(&partition) {
+                let copy = after.copies.entry(partition).or_default();
+                *copy = left_of(&reader, partition, copy)?;
+            }
+        }
+        let wrong = self.difference(&reader, &after);
+        wrong.map_or(Ok(Some(after)), |it| Err(format!("damage changed something else: {it}")))
     }
 
     fn difference(&self, reader: &Reader<SimulatedDisk>, expected: &Store) -> Option<String> {
@@ -90,7 +140,7 @@ impl RealStore {
     }
 
     pub(super) fn commit(&mut self, items: &[Item]) -> Result<(), String> {
-        let records: Vec<Bytes> = items.iter().map(encode_item).collect();
+        let records = encode_items(items);
         let Some(log) = &mut self.log else { return Err("the store is not open".into()) };
         let before = log.end();
         let done = log.commit(&records).map_err(|error| format!("a commit failed: {error}"))?;
@@ -125,8 +175,16 @@ impl RealStore {
     /// The process dies, perhaps in the middle of a commit, and perhaps the machine with it where
     /// that makes no difference.
     pub(super) fn crash(&mut self, items: &[Item], random: &mut Random) {
+        if self.buffered {
+            // A sync that fails would lose more than the end of a process does.
+            let committed = random.percent(50);
+            if let Some(mut log) = self.log.take().filter(|_| committed) {
+                let _ = log.commit(&encode_items(items));
+            }
+            return self.disk.kill();
+        }
         self.commit_in_part(items, random);
-        if !self.buffered && random.percent(50) {
+        if random.percent(50) {
             self.machine += 1;
             self.disk.power_cut();
         } else {
@@ -154,9 +212,8 @@ impl RealStore {
 
     fn commit_in_part(&mut self, items: &[Item], random: &mut Random) {
         if let Some(mut log) = self.log.take() {
-            let records: Vec<Bytes> = items.iter().map(encode_item).collect();
             self.disk.cut_after(random.below(4));
-            let _ = log.commit(&records);
+            let _ = log.commit(&encode_items(items));
         }
     }
 
@@ -173,12 +230,12 @@ impl RealStore {
     }
 
     /// What lies above a watermark that the node has heard.
-    pub(super) fn above(&self, partition: PartitionId, watermark: Version) -> Vec<Summary> {
+    pub(super) fn above(&self, partition: PartitionId, watermark: Version) -> Vec<Told> {
         let Some(reader) = self.reader() else { return Vec::new() };
         reader.set_watermark(partition, watermark);
         let above = reader.above_watermark(partition).into_iter();
-        let mut above: Vec<Summary> = above
-            .map(|it| Summary { key_hash: it.key_hash, version: it.version, checksum: it.checksum })
+        let mut above: Vec<Told> = above
+            .map(|it| Told { key_hash: it.key_hash, version: it.version, checksum: it.checksum })
             .collect();
         above.sort_by_key(|summary| summary.key_hash);
         above
@@ -191,6 +248,38 @@ impl RealStore {
         keys.sort();
         keys
     }
+}
+
+fn is_damaged(opened: &Opened) -> bool {
+    !opened.damaged.is_empty() || !matches!(opened.tail, Tail::Clean | Tail::Torn)
+}
+
+/// What damage has left of a partition: no membership, and records that wait to be vouched for.
+fn left_of(
+    reader: &Reader<SimulatedDisk>,
+    partition: PartitionId,
+    before: &Copy,
+) -> Result<Copy, String> {
+    let membership = reader.membership(partition);
+    if membership.token.is_some() || !reader.entries(partition).is_empty() {
+        return Err(format!("damage has left a copy of partition {partition}: {membership:?}"));
+    }
+    let entry = |found: &EntryRef| {
+        let Summary { key_hash, version, checksum } = found.summary;
+        let same = |entry: &&Entry| (entry.write.version, entry.checksum) == (version, checksum);
+        let known = before.records.get(&key_hash).filter(same).map(|entry| entry.write.clone());
+        let read = || decode(&reader.read_unvouched(partition, key_hash).ok()??);
+        let write = known.or_else(read)?;
+        Some((key_hash, Entry { write, checksum, unvouched: true }))
+    };
+    let left: Option<_> = reader.unvouched(partition).iter().map(entry).collect();
+    Ok(Copy {
+        token: None,
+        shadow: false,
+        records: left.ok_or_else(|| format!("nobody can read what is left of {partition}"))?,
+        configuration: membership.configuration,
+        watermark: membership.watermark,
+    })
 }
 
 fn copy_difference(
@@ -218,6 +307,10 @@ fn copy_difference(
     };
     let wanted: Vec<_> = copy.records.iter().map(wanted).collect();
     (found != wanted).then(|| format!("partition {partition}: {found:?} instead of {wanted:?}"))
+}
+
+fn encode_items(items: &[Item]) -> Vec<Bytes> {
+    items.iter().map(encode_item).collect()
 }
 
 /// The record of an item, as it is committed.

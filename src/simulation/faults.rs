@@ -5,7 +5,7 @@ use super::node::Node;
 use super::profile::{MILLISECOND, SECOND};
 use super::world::{Event, World};
 use crate::logic::mutants::{self, Mutant};
-use crate::types::{Member, Moment, StoreId};
+use crate::types::{Configuration, Member, Moment, PartitionId, StoreId};
 
 /// Kinds of faults, each with a rate of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,10 +28,12 @@ pub(super) enum Fault {
     SlowDisk,
     MetadataLoss,
     Operate,
+    /// A crash after which the disk is damaged.
+    Rot,
 }
 
 /// Every kind of fault.
-pub(super) const ALL: [Fault; 16] = [
+pub(super) const ALL: [Fault; 17] = [
     Fault::NodeCrash,
     Fault::LeaderCrash,
     Fault::NodePause,
@@ -48,6 +50,7 @@ pub(super) const ALL: [Fault; 16] = [
     Fault::SlowDisk,
     Fault::MetadataLoss,
     Fault::Operate,
+    Fault::Rot,
 ];
 
 impl World {
@@ -76,6 +79,7 @@ impl World {
             Fault::SlowDisk => rates.slow_disk,
             Fault::MetadataLoss => rates.metadata_loss,
             Fault::Operate => rates.operate,
+            Fault::Rot => rates.rot,
         };
         if let Some(mean) = mean {
             let at = Moment(self.now.0 + self.random.around(mean));
@@ -124,6 +128,7 @@ impl World {
             Fault::SlowDisk => self.nodes[node].slow_until = self.until(8 * SECOND),
             Fault::MetadataLoss => self.doom_metadata(),
             Fault::Operate => self.operate(node),
+            Fault::Rot => self.crash_before_rot(node),
             Fault::PowerCut => {
                 (0..self.nodes.len()).for_each(|node| self.cut_power_of(node));
                 self.restart_leader();
@@ -287,18 +292,22 @@ impl World {
     /// may be about to be; of sets that do not name it, any number.
     pub(super) fn survivors(&self, node: usize) -> usize {
         let lost = self.nodes[node].store.id;
-        let exists = |member: &Member| {
-            let whole = |node: &Node| node.store.id == member.store && node.lost.is_empty();
-            member.store != lost && self.nodes.iter().any(whole)
+        let exists = |partition: PartitionId, member: &Member| {
+            let holds = |node: &Node| node.store.is_member(partition, member.token);
+            let whole = |node: &Node| node.lost.is_empty() && holds(node);
+            member.store != lost
+                && self.nodes.iter().any(|node| node.store.id == member.store && whole(node))
         };
-        let sets = (0..self.metadata.configurations().len()).flat_map(|index| {
-            let durable = std::iter::once(&self.metadata.configurations()[index]);
-            durable.chain(self.metadata.proposed(index))
+        let sets = self.count.all().zip(self.metadata.configurations());
+        let sets = sets.flat_map(|(partition, durable)| {
+            let proposed = self.metadata.proposed(partition.index());
+            std::iter::once(durable).chain(proposed).map(move |set| (partition, set))
         });
-        let sets = sets.filter(|set| set.contains(lost));
-        sets.map(|set| set.members.iter().filter(|member| exists(member)).count())
-            .min()
-            .unwrap_or(usize::MAX)
+        let sets = sets.filter(|(_, set)| set.contains(lost));
+        let members = |(partition, set): (PartitionId, &Configuration)| {
+            set.members.iter().filter(|member| exists(partition, member)).count()
+        };
+        sets.map(members).min().unwrap_or(usize::MAX)
     }
 
     fn lose_disk(&mut self, node: usize) {

@@ -114,7 +114,7 @@ impl Node {
     }
 
     /// Its process dies between two commits.
-    fn stop_between(&mut self) {
+    pub(super) fn stop_between(&mut self) {
         self.stop();
         self.doubt = self.doubt.max(Doubt::Unclean);
         if let Some(real) = &mut self.real {

@@ -37,6 +37,7 @@ mod queue;
 mod random;
 mod rebuild;
 mod reduce;
+mod rot;
 mod soak;
 mod stack;
 mod store;

@@ -93,6 +93,8 @@ pub(super) struct Node {
     /// How far the store is to be trusted, and of which partitions it may have lost something.
     pub(super) doubt: Doubt,
     pub(super) lost: BTreeSet<PartitionId>,
+    /// Memberships that ended because the disk was damaged.
+    pub(super) damaged: BTreeSet<(PartitionId, Token)>,
     pub(super) up: bool,
     /// Counts the starts of its process.
     pub(super) boot: u64,
@@ -131,6 +133,7 @@ impl Node {
             journal: buffered.map(|buffered| Journal::new(buffered, &store)),
             doubt: Doubt::None,
             lost: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             store,
             up: false,
             boot: 0,

@@ -25,6 +25,7 @@ pub(super) struct Rates {
     pub(super) slow_disk: Option<u64>,
     pub(super) metadata_loss: Option<u64>,
     pub(super) operate: Option<u64>,
+    pub(super) rot: Option<u64>,
 }
 
 /// One run.
@@ -186,8 +187,9 @@ impl Profile {
             machine: rate(60, 3 * SECOND),
             slow_disk: rate(25, 4 * SECOND),
             metadata_loss: rate(20, 6 * SECOND),
-            // Of other draws, so that it changes no run but those that it is part of.
+            // Of other draws, so that they change no run but those that they are part of.
             operate: self.chaos.is_multiple_of(4).then_some(self.chaos / 6),
+            rot: self.chaos.is_multiple_of(3).then_some(self.chaos / 6),
         };
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::world::World;
 use crate::logic::membership::{Decisions, Holding, Input, MemberInfo, Rebuild, State, Testimony};
 use crate::logic::mutants::{self, Mutant};
-use crate::types::{Epoch, StoreId};
+use crate::types::{Epoch, Member, PartitionId, StoreId};
 
 impl World {
     /// The leader's disk fails, at once or as soon as the next configuration is durable on it: when
@@ -37,11 +37,14 @@ impl World {
     }
 
     fn every_member_exists(&self) -> bool {
-        let stores: BTreeSet<StoreId> = self.nodes.iter().map(|node| node.store.id).collect();
-        (0..self.metadata.configurations().len()).all(|index| {
-            let durable = std::iter::once(&self.metadata.configurations()[index]);
-            let mut sets = durable.chain(self.metadata.proposed(index));
-            sets.all(|set| set.members.iter().all(|member| stores.contains(&member.store)))
+        let exists = |partition: PartitionId, member: &Member| {
+            let node = self.nodes.iter().find(|node| node.store.id == member.store);
+            node.is_some_and(|node| !node.damaged.contains(&(partition, member.token)))
+        };
+        self.count.all().zip(self.metadata.configurations()).all(|(partition, durable)| {
+            let proposed = self.metadata.proposed(partition.index());
+            let mut sets = std::iter::once(durable).chain(proposed);
+            sets.all(|set| set.members.iter().all(|member| exists(partition, member)))
         })
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Store {
     pub(super) id: StoreId,
     pub(super) promised: Epoch,
     pub(super) copies: BTreeMap<PartitionId, Copy>,
+    /// It was damaged once: that nothing is there does not mean that nothing was.
+    pub(super) doubted: bool,
 }
 
 /// A record as it travels and is stored.
@@ -78,7 +80,7 @@ pub(super) fn checksum(partition: PartitionId, write: &Write) -> u32 {
 
 impl Store {
     pub(super) fn new(id: StoreId) -> Self {
-        Self { id, promised: Epoch(0), copies: BTreeMap::new() }
+        Self { id, promised: Epoch(0), copies: BTreeMap::new(), doubted: false }
     }
 
     /// What it has heard of leaders.
@@ -97,9 +99,12 @@ impl Store {
     }
 
     pub(super) fn held(&self, partition: PartitionId) -> Held {
-        let Some(copy) = self.copies.get(&partition) else { return Held::default() };
+        let doubted = self.doubted;
+        let Some(copy) = self.copies.get(&partition) else {
+            return Held { doubted, ..Held::default() };
+        };
         Held {
-            doubted: false,
+            doubted,
             token: copy.token,
             shadow: copy.shadow,
             records: !copy.records.is_empty(),

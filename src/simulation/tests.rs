@@ -29,13 +29,17 @@ fn one_seed() {
     assert_eq!(report.violation, None, "seed {seed}");
 }
 
+/// What the run of a seed notices of a mistake, if it holds without.
+fn noticed(mutant: Mutant, seed: u64) -> Option<String> {
+    let ran = std::panic::catch_unwind(|| mutants::with(Some(mutant), || run(seed, false)));
+    let violation = ran.map_or(Some("an assertion failed".into()), |report| report.violation);
+    violation.filter(|_| mutants::with(None, || run(seed, false)).violation.is_none())
+}
+
 /// The first seed that notices a mistake, and what it noticed.
 fn caught(mutant: Mutant, first: u64, seeds: u64) -> Option<(u64, String)> {
-    (first..first + seeds).find_map(|seed| {
-        let ran = std::panic::catch_unwind(|| mutants::with(Some(mutant), || run(seed, false)));
-        let violation = ran.map_or(Some("an assertion failed".into()), |report| report.violation);
-        violation.map(|violation| (seed, violation))
-    })
+    let mut tried = first..first + seeds;
+    tried.find_map(|seed| noticed(mutant, seed).map(|violation| (seed, violation)))
 }
 
 /// Mistakes that show only where several rare things meet, each with the seed from which on it is
@@ -100,6 +104,20 @@ fn mutants_are_caught() {
 fn rare_mutants_are_caught() {
     let seeds = number("HATOKUSE_SEEDS").unwrap_or(3_000);
     assert_eq!(missed(&RARE, seeds), []);
+}
+
+#[test]
+#[ignore = "finds the seeds that notice HATOKUSE_MUTANT, for the list of rare ones"]
+fn one_mutant() {
+    let name = text("HATOKUSE_MUTANT").unwrap_or_default();
+    let mutant = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    let mutant = mutant.expect("HATOKUSE_MUTANT names a mistake");
+    let first = number("HATOKUSE_FIRST").unwrap_or(1);
+    for seed in first..first + number("HATOKUSE_SEEDS").unwrap_or(1_000) {
+        if let Some(violation) = noticed(mutant, seed) {
+            println!("{mutant:?}: seed {seed}: {violation}");
+        }
+    }
 }
 
 #[test]

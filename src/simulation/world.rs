@@ -85,6 +85,9 @@ pub(super) enum Event {
     BatchFails {
         node: usize,
     },
+    DiskRots {
+        node: usize,
+    },
     Pull(Pull),
     Pulled {
         node: usize,
@@ -322,6 +325,7 @@ impl World {
             Event::NodeTick { node, boot } => self.node_tick(node, boot),
             Event::DiskFails { node } => self.disk_fails(node),
             Event::BatchFails { node } => self.batch_fails(node),
+            Event::DiskRots { node } => self.disk_rots(node),
             Event::StartNode { node } => self.start_node(node),
             Event::Pull(pull) => self.serve_pull(pull),
             Event::Pulled { node, boot, job, records, done, next } => {

@@ -387,7 +387,8 @@ impl Partition {
         }
         self.forget_reads_of(slot);
         self.back_off(store);
-        if let Some(token) = self.configuration.token_of(store) {
+        let is_still = self.configuration.token_of(store);
+        if let Some(token) = is_still.filter(|_| !mutants::enabled(Mutant::ForgottenMember)) {
             // It was filled in the place of the member that it still is: one that lost its copy.
             self.replicas.insert(Replica::lost(store, token, self.now));
             self.require();
