@@ -195,6 +195,9 @@ impl Partition {
         let lost = std::mem::take(&mut replica.doubt) == Doubt::Lost && !replica.comparisons.passed;
         out.push(Output::Order { to: replica.address(), order: Order::Trust });
         if lost && all_lost {
+            // What is remembered may be newer than what has survived. It is forgotten of every
+            // partition, as when an operator gives members up: which keys are whose is not known.
+            self.cache.clear();
             out.push(Output::PossibleLoss);
         }
         self.progress(out);
