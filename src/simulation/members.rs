@@ -213,7 +213,7 @@ impl World {
             // Partitions hear from the link itself that it broke.
             Output::Suspected { why: Suspicion::Disconnected, .. } => {}
             Output::Suspected { store, .. } => self.tell_all(store, StoreEvent::Suspected),
-            Output::Recovered { store, .. } => self.tell_all(store, StoreEvent::Recovered),
+            Output::Recovered(store) => self.tell_all(store, StoreEvent::Recovered),
             Output::Evicted(store) => self.tell_all(store, StoreEvent::Evicted),
             Output::Slow { store, .. } => {
                 self.counts.slow += 1;

@@ -357,7 +357,7 @@ impl Coordinator {
                 tracing::warn!(%store, %why, "a node is suspect");
                 self.tell_shards(|| Event::Store(store, StoreEvent::Suspected)).await;
             }
-            Output::Recovered { store, .. } => {
+            Output::Recovered(store) => {
                 tracing::info!(%store, "a node is live");
                 self.tell_shards(|| Event::Store(store, StoreEvent::Recovered)).await;
             }

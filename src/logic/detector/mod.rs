@@ -19,9 +19,8 @@
 //!   is removed until one of them moves, and then all timers start anew. For the same reason nobody
 //!   is evicted while no store at all is live.
 //!
-//! A store that comes back is *live* at once, so that a partition at its floor can use it; but
-//! where it lost its place it may take it again only after a second, doubled each time up to a
-//! minute, or a flapping store would keep the others busy with copying.
+//! A store that comes back is *live* at once, so that a partition at its floor can use it. Where it
+//! lost its place it has to wait, longer each time; each partition sees to that for itself.
 //!
 //! A store that works, but slower than the others by far, is *slow*, which `slowness` finds out.
 
@@ -62,10 +61,6 @@ impl Default for DetectorSettings {
         }
     }
 }
-
-/// The first wait of a store that lost its place, and the longest.
-const FIRST_PENALTY: Duration = Duration::from_secs(1);
-const LONGEST_PENALTY: Duration = Duration::from_mins(1);
 
 /// What happened to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,12 +136,7 @@ pub enum Event {
         why: Suspicion,
     },
     /// The store can be relied on.
-    Recovered {
-        /// The store.
-        store: StoreId,
-        /// Where it lost its place, it may take it again from then on.
-        rejoin_at: Moment,
-    },
+    Recovered(StoreId),
     /// The store has been away for too long.
     Evicted(StoreId),
     /// The store is slower than the others by far.
@@ -211,9 +201,6 @@ struct Observed {
     silent: Moment,
     /// Since when it owes an acknowledgement and has given none.
     owing: Option<Moment>,
-    /// When it last became live.
-    live_since: Moment,
-    penalty: Duration,
 }
 
 impl Observed {
@@ -226,8 +213,6 @@ impl Observed {
             heard: now,
             silent: now,
             owing: None,
-            live_since: now,
-            penalty: Duration::ZERO,
         }
     }
 
@@ -255,17 +240,6 @@ impl Observed {
         self.silent = now;
         self.owing = self.owing.map(|_| now);
     }
-
-    /// It lost its place: each time soon after the last doubles the wait for it.
-    fn suspect(&mut self, now: Moment) {
-        let settled = now.since(self.live_since) > LONGEST_PENALTY;
-        self.penalty = if settled || self.penalty.is_zero() {
-            FIRST_PENALTY
-        } else {
-            (self.penalty * 2).min(LONGEST_PENALTY)
-        };
-        self.condition = Condition::Suspect;
-    }
 }
 
 /// The failure detector.
@@ -291,7 +265,7 @@ impl Detector {
         match input {
             Input::Expected(store) => return self.expect(store, now),
             Input::Connected(store) => self.connect(store, now),
-            Input::Disconnected(store) => return self.disconnect(store, now),
+            Input::Disconnected(store) => return self.disconnect(store),
             Input::Sent(store) => {
                 self.observe(store, |seen| seen.owing = seen.owing.or(Some(now)));
                 return Vec::new();
@@ -305,7 +279,7 @@ impl Detector {
                 return Vec::new();
             }
             Input::Heard(store) => self.observe(store, |seen| seen.hear(now)),
-            Input::Left(store) => return self.let_go(store, now),
+            Input::Left(store) => return self.let_go(store),
             Input::Leaving(store) => self.observe(store, |seen| seen.leaving = true),
             Input::Forgotten(store) => {
                 self.stores.remove(&store);
@@ -360,7 +334,7 @@ impl Detector {
 
     /// A process that registers again has lost its connections, and no longer wants to leave.
     fn expect(&mut self, store: StoreId, now: Moment) -> Vec<Event> {
-        let events = self.disconnect(store, now);
+        let events = self.disconnect(store);
         let seen = self.stores.entry(store).or_insert_with(|| Observed::expected(now));
         seen.condition = Condition::Suspect;
         seen.leaving = false;
@@ -377,24 +351,24 @@ impl Detector {
         });
     }
 
-    fn disconnect(&mut self, store: StoreId, now: Moment) -> Vec<Event> {
+    fn disconnect(&mut self, store: StoreId) -> Vec<Event> {
         self.observe(store, |seen| {
             seen.connected = false;
             seen.owing = None;
         });
-        self.blame(store, Suspicion::Disconnected, now)
+        self.blame(store, Suspicion::Disconnected)
     }
 
-    fn let_go(&mut self, store: StoreId, now: Moment) -> Vec<Event> {
+    fn let_go(&mut self, store: StoreId) -> Vec<Event> {
         self.observe(store, |seen| seen.left = true);
-        self.blame(store, Suspicion::Left, now)
+        self.blame(store, Suspicion::Left)
     }
 
     /// Makes a live store suspect without waiting for anything.
-    fn blame(&mut self, store: StoreId, why: Suspicion, now: Moment) -> Vec<Event> {
+    fn blame(&mut self, store: StoreId, why: Suspicion) -> Vec<Event> {
         match self.stores.get_mut(&store) {
             Some(seen) if seen.condition == Condition::Live => {
-                seen.suspect(now);
+                seen.condition = Condition::Suspect;
                 vec![Event::Suspected { store, why }]
             }
             _ => Vec::new(),
@@ -414,8 +388,7 @@ impl Detector {
             return Vec::new();
         }
         seen.condition = Condition::Live;
-        seen.live_since = now;
-        vec![Event::Recovered { store, rejoin_at: now + seen.penalty }]
+        vec![Event::Recovered(store)]
     }
 
     fn tick(&mut self, now: Moment) -> Vec<Event> {
@@ -436,7 +409,7 @@ impl Detector {
             self.start_timers(now);
             return Vec::new();
         }
-        let mut events = self.suspect(troubled, now);
+        let mut events = self.suspect(troubled);
         events.extend(self.evict(now));
         events
     }
@@ -469,9 +442,9 @@ impl Detector {
         self.live().filter_map(trouble).collect()
     }
 
-    fn suspect(&mut self, stores: Vec<(StoreId, Suspicion)>, now: Moment) -> Vec<Event> {
+    fn suspect(&mut self, stores: Vec<(StoreId, Suspicion)>) -> Vec<Event> {
         let suspect = |(store, why)| {
-            self.observe(store, |seen| seen.suspect(now));
+            self.observe(store, |seen| seen.condition = Condition::Suspect);
             Event::Suspected { store, why }
         };
         stores.into_iter().map(suspect).collect()

@@ -219,12 +219,7 @@ pub enum Output {
         why: Suspicion,
     },
     /// The store can be relied on.
-    Recovered {
-        /// The store.
-        store: StoreId,
-        /// Where it lost its place, it may take it again from then on.
-        rejoin_at: Moment,
-    },
+    Recovered(StoreId),
     /// The store was away for too long: its copies are to be made anew elsewhere.
     Evicted(StoreId),
     /// The store is slower than the others by far: it is to go where it can be spared.
@@ -511,8 +506,8 @@ impl Membership {
         for event in self.detector.step(now, input) {
             match event {
                 Event::Suspected { store, why } => out.push(Output::Suspected { store, why }),
-                Event::Recovered { store, rejoin_at } => {
-                    out.push(Output::Recovered { store, rejoin_at });
+                Event::Recovered(store) => {
+                    out.push(Output::Recovered(store));
                     self.set_placed(now, store, true, out);
                 }
                 Event::Evicted(store) => {

@@ -166,9 +166,7 @@ impl Cast {
             }
             Output::Unlink(store) => format!("unlink {}", number(store)),
             Output::Suspected { store, why } => format!("suspect {}: {why}", number(store)),
-            Output::Recovered { store, rejoin_at } => {
-                format!("live {}, may rejoin in {:?}", number(store), rejoin_at.since(self.now))
-            }
+            Output::Recovered(store) => format!("live {}", number(store)),
             Output::Evicted(store) => format!("evict {}", number(store)),
             Output::Slow { store, .. } => format!("slow {}", number(store)),
             Output::Fast(store) => format!("fast {}", number(store)),

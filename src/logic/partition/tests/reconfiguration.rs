@@ -111,3 +111,27 @@ fn a_slow_member_goes_only_while_enough_serve_without_it() {
     bench.event(3, StoreEvent::Fast);
     assert_eq!(bench.partition.wanted(), Some(store(3)));
 }
+
+#[test]
+fn a_store_that_fails_again_and_again_waits_longer_each_time_before_it_is_filled() {
+    let mut bench = Bench::serving(2, Settings { copies: 3, ..Settings::default() });
+    bench.connect(3);
+    bench.step(Input::Target(SmallVec::from_iter([1, 2, 3].map(store))));
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        bench.out.clear();
+        bench.step(Input::Admit(store(3)));
+        let start = bench.out.iter().find_map(|output| match output {
+            Output::Order { to, order: Order::Start { .. } } => Some(*to),
+            _ => None,
+        });
+        let Member { store, token } = start.expect("a copy is started");
+        bench.step(Input::Copied { store, token, complete: false });
+        let failed = bench.now;
+        while bench.partition.wanted().is_none() {
+            bench.later(Duration::from_millis(500));
+        }
+        waits.push(bench.now.since(failed).as_secs());
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+}
