@@ -227,3 +227,55 @@ fn a_node_that_returns_soon_costs_what_it_missed_and_no_more() {
         if full >= KEYS * BYTES { Ok(()) } else { Err(full) }
     });
 }
+
+/// Deleted keys that these nodes still remember.
+fn tombstones(cluster: &Cluster, nodes: &[usize]) -> u64 {
+    nodes.iter().map(|node| metric(cluster.node_admin(*node), "tombstones")).sum()
+}
+
+fn await_forgotten(cluster: &Cluster, nodes: &[usize]) {
+    timed("forgetting deleted keys", || {
+        eventually("every deleted key to be forgotten", || match tombstones(cluster, nodes) {
+            0 => Ok(()),
+            left => Err(left),
+        });
+    });
+}
+
+#[test]
+fn deleted_keys_are_forgotten_and_stay_deleted_when_a_node_returns() {
+    const KEYS: usize = 3000;
+    const KEPT: usize = 100;
+    let mut cluster = Cluster::start(3, 3);
+    let mut client = cluster.connect();
+    let mut all = |line: &dyn Fn(usize) -> String, keys: std::ops::Range<usize>| {
+        let replies = client.pipeline(&keys.map(line).collect::<Vec<_>>());
+        assert!(replies.iter().all(|reply| reply.starts_with("OK")), "{replies:?}");
+    };
+    all(&|key| format!("SET key-{key} {}", "x".repeat(200)), 0..KEYS);
+    cluster.kill_node(2);
+    all(&|key| format!("DEL key-{key}"), KEPT..KEYS);
+    assert!(tombstones(&cluster, &[0, 1]) > 0, "they are remembered for a while");
+    // Another leader has to find out what there is to be forgotten.
+    cluster.kill_leader();
+    cluster.start_leader();
+    await_forgotten(&cluster, &[0, 1]);
+    for node in [0, 1] {
+        assert_eq!(metric(cluster.node_admin(node), "records"), KEPT as u64);
+    }
+
+    cluster.start_node(2);
+    let copied = copied_bytes(&cluster, 2);
+    println!("{copied} bytes were copied to a node that had missed {} deletes", KEYS - KEPT);
+    await_forgotten(&cluster, &[0, 1, 2]);
+    assert_eq!(metric(cluster.node_admin(2), "records"), KEPT as u64);
+    cluster.kill_node(0);
+    cluster.kill_node(1);
+    let mut client = cluster.connect();
+    for (key, expected) in [(KEPT, "ERROR NOT_FOUND"), (KEYS - 1, "ERROR NOT_FOUND"), (0, "OK x")] {
+        eventually("an answer of the node that returned", || {
+            let reply = client.ask(&format!("GET key-{key}"));
+            if reply.starts_with(expected) { Ok(()) } else { Err(reply) }
+        });
+    }
+}

@@ -5,6 +5,7 @@
 //! it gave the order. All of that is on every member, in that version or a newer one; what was still
 //! under way is resent by the leader anyway and shows nothing.
 
+use crate::logic::mutants::{self, Mutant};
 use crate::types::Version;
 
 /// How far a store is to be trusted that did not stop in order.
@@ -46,8 +47,13 @@ impl Point {
         version < self.before && self.under_way.binary_search(&version).is_err()
     }
 
-    /// Judges one's own copy of a key by the version that the other copy has.
-    pub fn judge(&self, own: Option<Version>, other: Version) -> Finding {
+    /// Judges one's own copy of a key by the version that the other copy has. At or below one's own
+    /// garbage floor nothing can be missing: what is not there was deleted, by a tombstone that the
+    /// other may still have.
+    pub fn judge(&self, own: Option<Version>, floor: Version, other: Version) -> Finding {
+        if other <= floor {
+            return Finding::Held;
+        }
         let own = own.unwrap_or(Version::ZERO);
         // What is under way on a key is newer than all that is settled of it.
         let ahead = own > Version::ZERO && !self.has_settled(own);
@@ -59,6 +65,13 @@ impl Point {
             Finding::Unclear
         }
     }
+}
+
+/// Whether a key of one's own that the other copy, which has this garbage floor, does not have was
+/// deleted. Every member had all that is at or below the floor when it was raised; so the other had
+/// this version or a newer one, and what it has dropped since was a tombstone.
+pub fn is_deleted(own: Version, floor: Version) -> bool {
+    own <= floor && !mutants::enabled(Mutant::AbsenceKeeps)
 }
 
 #[cfg(test)]
@@ -84,7 +97,19 @@ mod tests {
             (Some(v(6)), v(12), Finding::Held),
             (Some(v(11)), v(12), Finding::Held),
         ] {
-            assert_eq!(point.judge(own, other), finding, "{own:?} {other}");
+            assert_eq!(point.judge(own, Version::ZERO, other), finding, "{own:?} {other}");
         }
+    }
+
+    #[test]
+    fn below_a_garbage_floor_absence_is_a_delete() {
+        let point = Point { before: v(10), under_way: vec![] };
+        assert_eq!(
+            point.judge(None, v(5), v(5)),
+            Finding::Held,
+            "a tombstone that was dropped here"
+        );
+        assert_eq!(point.judge(None, v(5), v(6)), Finding::Missing);
+        assert!(is_deleted(v(5), v(5)) && !is_deleted(v(6), v(5)));
     }
 }

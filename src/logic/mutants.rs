@@ -63,6 +63,20 @@ pub(crate) enum Mutant {
     InstallWins,
     /// 21: a copy is added before it has everything.
     EarlyMember,
+    /// 25: each node drops tombstones by itself, some time after they came.
+    #[cfg(test)]
+    DroppedByAge,
+    /// 25: tombstones are dropped, and no floor is made durable.
+    #[cfg(test)]
+    NoFloor,
+    /// 25: the floor is raised above what is settled.
+    FloorAboveWatermark,
+    /// 25: the floor is raised while a copy is being filled.
+    FloorWhileFilling,
+    /// 25: the floor is raised while a member may have lost a tombstone.
+    FloorInDoubt,
+    /// 25: a member that had lost a tombstone keeps what a source that has dropped it does not have.
+    AbsenceKeeps,
     /// 30: lost metadata is made anew from fewer than every member of the newest configurations.
     RebuiltFromSome,
     /// 30: a partition whose configuration was made anew serves like any other.
@@ -93,7 +107,7 @@ pub(crate) enum Mutant {
 #[cfg(test)]
 impl Mutant {
     /// Every mistake there is.
-    pub(crate) const ALL: [Self; 38] = [
+    pub(crate) const ALL: [Self; 44] = [
         Self::KnownByName,
         Self::AnyToken,
         Self::AnyEpoch,
@@ -120,6 +134,12 @@ impl Mutant {
         Self::WaitForQuiet,
         Self::InstallWins,
         Self::EarlyMember,
+        Self::DroppedByAge,
+        Self::NoFloor,
+        Self::FloorAboveWatermark,
+        Self::FloorWhileFilling,
+        Self::FloorInDoubt,
+        Self::AbsenceKeeps,
         Self::RebuiltFromSome,
         Self::ServedUnconfirmed,
         Self::StaleBase,
@@ -155,7 +175,8 @@ pub(crate) const fn enabled(_: Mutant) -> bool {
 /// Whether it is a mistake that only the simple store of the simulation can make.
 #[cfg(test)]
 pub(crate) fn enabled_in_stores() -> bool {
-    enabled(Mutant::KeptRecords) || enabled(Mutant::InstallWins)
+    use Mutant::{DroppedByAge, InstallWins, KeptRecords, NoFloor};
+    [KeptRecords, InstallWins, DroppedByAge, NoFloor].into_iter().any(enabled)
 }
 
 /// Makes a mistake, on this thread, while something runs.

@@ -18,7 +18,7 @@ use crate::logic::comparison::Doubt;
 use crate::logic::mutants::{self, Mutant};
 use crate::types::{
     BootId, Configuration, ConfigurationVersion, Epoch, Moment, PartitionCount, PartitionId,
-    StoreId, Token,
+    StoreId, Token, Version,
 };
 
 #[cfg(test)]
@@ -65,6 +65,8 @@ pub enum Order {
     Trust,
     /// Let whatever is there count as a whole copy: an operator decided that no better one is left.
     Adopt,
+    /// Drop tombstones at or below this version, and take no write at or below it again.
+    GarbageFloor(Version),
 }
 
 /// What goes to the log.
@@ -84,6 +86,8 @@ pub enum Change {
     Configuration(Configuration),
     /// Whatever is there is a whole copy from now on.
     Adopt(Token),
+    /// Tombstones at or below this version are gone, and so is whatever is written at or below it.
+    GarbageFloor(Version),
 }
 
 /// What follows from an order that was not refused.
@@ -130,6 +134,9 @@ pub enum Refusal {
     /// The copy is complete, or was never begun.
     #[error("the store has no open copy of the partition under this token")]
     NoCopy,
+    /// A tombstone may have been lost, and what it deletes be back.
+    #[error("the store's copy of the partition was not compared yet")]
+    InDoubt,
     /// A partition may only begin where nothing is.
     #[error("the store already holds something of the partition")]
     Occupied,
@@ -294,6 +301,19 @@ impl Partition {
         Ok(Admission::Nothing)
     }
 
+    /// Only a whole copy that nobody doubts. One that is being filled may yet be given what was
+    /// deleted since its source was read; and one in doubt has perhaps lost the tombstone.
+    fn raise_floor(&self, token: Token, floor: Version) -> Result<Admission, Refusal> {
+        let whole = self.is_member(token) || mutants::enabled(Mutant::FloorWhileFilling);
+        if !whole {
+            return Err(Refusal::Incomplete);
+        }
+        if self.in_doubt && !mutants::enabled(Mutant::FloorInDoubt) {
+            return Err(Refusal::InDoubt);
+        }
+        Ok(Admission::Change(Change::GarbageFloor(floor)))
+    }
+
     fn configure(
         &mut self,
         store: StoreId,
@@ -442,6 +462,7 @@ impl Replica {
             Order::Compare => state.compare(token),
             Order::Trust => state.trust(token),
             Order::Adopt => state.adopt(token),
+            Order::GarbageFloor(floor) => state.raise_floor(token, floor),
         }
     }
 

@@ -37,6 +37,8 @@ pub struct Health {
     pub partitions: usize,
     /// Live records in them.
     pub records: u64,
+    /// Deleted keys that are still remembered in them.
+    pub tombstones: u64,
     /// Its disk, once its store is open.
     pub disk: Option<StoreSpace>,
     /// What making commits durable costs.
@@ -122,6 +124,7 @@ impl Shared {
             epoch: core.map(|core| core.reader.promised()).unwrap_or_default(),
             partitions: core.map_or(0, |core| core.served.partitions().count()),
             records: core.map_or(0, reporter::records),
+            tombstones: core.map_or(0, reporter::tombstones),
             disk: core.and_then(|core| core.reader.space().ok()),
             syncs: core.map(|core| core.reader.sync_statistics()).unwrap_or_default(),
             counts: self.figures.counts(),

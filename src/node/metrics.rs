@@ -38,6 +38,8 @@ fn encode(health: &Health, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
     let partitions = health.partitions as u64;
     gauge("partitions", None, "Partitions the node holds whole", partitions)?;
     gauge("records", None, "Records the node holds", health.records)?;
+    let help = "Deleted keys that the node still remembers";
+    gauge("tombstones", None, help, health.tombstones)?;
     if let Some(disk) = &health.disk {
         gauge("disk_free", Some(Unit::Bytes), "What can still be written", disk.free)?;
         gauge("disk_total", Some(Unit::Bytes), "Size of the volume", disk.total)?;

@@ -11,7 +11,7 @@
 //! two differ in. Of that it stores what was settled when the leader gave the order and is missing
 //! here, as the live writes that they once were.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use super::commit::{Commits, Stopped};
 use super::leaves::Leaves;
 use super::pacing::Pacing;
 use super::stream::LeaderStream;
-use crate::logic::comparison::{Finding, Point};
+use crate::logic::comparison::{Finding, Point, is_deleted};
 use crate::protocol::control::Control;
 use crate::protocol::record::{self, Flags, RecordError, Records};
 use crate::rpc::transport::{self, AddressError};
@@ -35,7 +35,7 @@ use crate::rpc::{convert, v1};
 use crate::runtime::tasks::Tasks;
 use crate::runtime::workers;
 use crate::storage::{Disk, Reader, Summary};
-use crate::types::{ClusterId, PartitionId, StoreId, Token};
+use crate::types::{ClusterId, KeyHash, PartitionId, StoreId, Token, Version};
 
 /// Copies that run at a time, and comparisons; others wait.
 const COPIES: usize = 4;
@@ -286,15 +286,21 @@ impl<D: Disk> Shared<D> {
         let _place = self.comparisons.acquire().await.map_err(|_| Stopped)?;
         let held = self.held(copy).await?;
         let mut replies = self.pull(copy, &held).await?;
-        let (mut bytes, mut unclear) = (0, 0);
+        let mut bytes = 0;
+        let mut there = There::default();
         loop {
             let reply = next(&mut replies).await?;
             bytes += reply.records.len() as u64;
-            let missing = self.missing(copy.partition, point, &reply.records, &mut unclear)?;
+            there.leaves.extend_from_slice(&reply.same_leaves);
+            let missing = self.missing(copy.partition, point, &reply.records, &mut there)?;
             if !missing.is_empty() {
                 self.commits.install(copy, missing).await?;
             }
             if reply.complete {
+                let unclear = there.unclear;
+                for deleted in self.deleted(copy.partition, &held, &there, reply.floor())? {
+                    self.commits.install(copy, deleted).await?;
+                }
                 return if unclear == 0 { Ok(bytes) } else { Err(CopyError::Unclear(unclear)) };
             }
         }
@@ -306,15 +312,18 @@ impl<D: Disk> Shared<D> {
         partition: PartitionId,
         point: &Point,
         records: &Bytes,
-        unclear: &mut usize,
+        there: &mut There,
     ) -> Result<Bytes, CopyError> {
+        let floor = self.reader.membership(partition).garbage_floor;
         let mut missing = BytesMut::new();
         for record in Records::new(records) {
             let (record, bytes) = record?;
-            let own = self.reader.entry(partition, self.reader.key_hash(record.key));
-            match point.judge(own.map(|own| own.summary.version), record.version) {
+            let key_hash = self.reader.key_hash(record.key);
+            there.keys.insert(key_hash);
+            let own = self.reader.entry(partition, key_hash);
+            match point.judge(own.map(|own| own.summary.version), floor, record.version) {
                 Finding::Held => {}
-                Finding::Unclear => *unclear += 1,
+                Finding::Unclear => there.unclear += 1,
                 Finding::Missing => {
                     let (version, own) = (record.version, own.map(|own| own.summary.version));
                     tracing::error!(%partition, %version, ?own, "a settled record was lost here");
@@ -323,6 +332,32 @@ impl<D: Disk> Shared<D> {
             }
         }
         Ok(missing.freeze())
+    }
+
+    /// What is here and not there although it is at or below the floor up to which the source knows
+    /// everything: it was deleted, and the delete was lost here.
+    fn deleted(
+        &self,
+        partition: PartitionId,
+        held: &[Summary],
+        there: &There,
+        floor: Version,
+    ) -> Result<Vec<Bytes>, CopyError> {
+        let gone = held.iter().filter(|own| is_deleted(own.version, floor) && !there.has(own));
+        // Its own tombstones are no less true for being older than the source remembers.
+        let live = gone.filter(|own| {
+            let entry = self.reader.entry(partition, own.key_hash);
+            entry.is_some_and(|entry| entry.summary == **own && !entry.tombstone)
+        });
+        let forget = live.map(|own| {
+            let Summary { key_hash, version, .. } = *own;
+            tracing::error!(%partition, %version, "a settled delete was lost here");
+            Control::Forget { key_hash, version }
+        });
+        // From now on it knows as much: others may be compared with it.
+        let known = self.reader.membership(partition).garbage_floor;
+        let raised = (floor > known).then_some(Control::GarbageFloor(floor));
+        Ok(encode(partition, forget.chain(raised))?)
     }
 
     /// What the source may have too: of a shadow copy what is there from before and waits to be
@@ -369,23 +404,51 @@ impl<D: Disk> Shared<D> {
     }
 }
 
+/// What a source has of the partition, as far as it is not the same here.
+#[derive(Debug, Default)]
+struct There {
+    /// Leaves of which it has exactly what is here.
+    leaves: Vec<u8>,
+    /// Of the others, all keys.
+    keys: HashSet<KeyHash>,
+    /// Keys that hide what was settled.
+    unclear: usize,
+}
+
+impl There {
+    fn has(&self, own: &Summary) -> bool {
+        self.leaves.contains(&own.key_hash.leaf()) || self.keys.contains(&own.key_hash)
+    }
+}
+
 /// The next message of a source, which must not be silent for too long.
 async fn next(replies: &mut Streaming<v1::PullReply>) -> Result<v1::PullReply, CopyError> {
     let reply = tokio::time::timeout(SOURCE_PATIENCE, replies.message()).await??;
     reply.ok_or(CopyError::Incomplete)
 }
 
-/// Control records that vouch for the entries of some leaves, in buffers of a batch's size.
+/// Control records that vouch for the entries of some leaves.
 fn vouch(
     partition: PartitionId,
     old: &[Summary],
     leaves: &[u8],
 ) -> Result<Vec<Bytes>, RecordError> {
-    let same = |entry: &&Summary| leaves.contains(&entry.key_hash.leaf());
+    let same = old.iter().filter(|entry| leaves.contains(&entry.key_hash.leaf()));
+    encode(
+        partition,
+        same.map(|own| Control::Vouch { key_hash: own.key_hash, version: own.version }),
+    )
+}
+
+/// Control records in buffers of a batch's size.
+fn encode(
+    partition: PartitionId,
+    controls: impl Iterator<Item = Control>,
+) -> Result<Vec<Bytes>, RecordError> {
     let mut buffers = Vec::new();
     let mut buffer = BytesMut::new();
-    for Summary { key_hash, version, .. } in old.iter().filter(same).copied() {
-        Control::Vouch { key_hash, version }.encode(partition, &mut buffer)?;
+    for control in controls {
+        control.encode(partition, &mut buffer)?;
         if buffer.len() >= transport::BATCH_BYTES {
             buffers.push(buffer.split().freeze());
         }

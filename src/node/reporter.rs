@@ -20,6 +20,11 @@ pub(crate) fn records(core: &Core) -> u64 {
     core.served.partitions().map(|partition| core.reader.live_records(partition)).sum()
 }
 
+/// Tombstones in these partitions.
+pub(crate) fn tombstones(core: &Core) -> u64 {
+    core.served.partitions().map(|partition| core.reader.counts(partition).tombstones).sum()
+}
+
 /// About how many bytes these take.
 pub(crate) fn bytes(core: &Core) -> u64 {
     core.served.partitions().map(|partition| core.reader.bytes(partition)).sum()

@@ -20,7 +20,7 @@ use crate::rpc::transport::BATCH_BYTES;
 use crate::rpc::{convert, v1};
 use crate::runtime::workers::{self, Outlet};
 use crate::storage::ReadError;
-use crate::types::{Epoch, KeyHash, PartitionId, StoreId, Token};
+use crate::types::{Epoch, KeyHash, PartitionId, StoreId, Token, Version};
 
 /// Messages that wait for the asking store.
 const WAITING_MESSAGES: usize = 2;
@@ -62,7 +62,8 @@ impl v1::transfer_server::Transfer for TransferService {
         let asking: StoreId = convert::identity(&request.store_id)?;
         tracing::debug!(%partition, %asking, "copying a partition to another store");
         Ok(Response::new(workers::produce(WAITING_MESSAGES, move |replies| {
-            let giving = Giving { core, partition, token, replies };
+            let comparison = request.comparison;
+            let giving = Giving { core, partition, token, comparison, replies };
             giving.run(&request.leaves);
             drop(place);
         })))
@@ -98,6 +99,7 @@ struct Giving<'a> {
     core: Arc<Core>,
     partition: PartitionId,
     token: Token,
+    comparison: bool,
     replies: &'a Outlet<Reply>,
 }
 
@@ -109,6 +111,7 @@ impl Giving<'_> {
     }
 
     fn give(&self, leaves: &[u8]) -> Result<(), Status> {
+        let floor = self.floor();
         let mut entries = self.core.reader.entries(self.partition);
         let same = Leaves::of(entries.iter().map(|entry| &entry.summary)).same_as(leaves);
         entries.retain(|entry| same.binary_search(&entry.summary.key_hash.leaf()).is_err());
@@ -134,11 +137,21 @@ impl Giving<'_> {
                 break;
             }
         }
-        if unreadable == 0 {
-            return self.send(batch.freeze(), 0, true);
+        if unreadable > 0 {
+            self.send(batch.freeze(), left)?;
+            let reason = format!("{unreadable} records of the source cannot be read");
+            return Err(Status::data_loss(reason));
         }
-        self.send(batch.freeze(), left, false)?;
-        Err(Status::data_loss(format!("{unreadable} records of the source cannot be read")))
+        self.send(batch.freeze(), 0)?;
+        // A tombstone that was dropped meanwhile may not have been given: then the silence about its
+        // key says nothing.
+        if self.comparison && self.floor() != floor {
+            return Err(Status::aborted("the source dropped tombstones meanwhile"));
+        }
+        let (floor_epoch, floor_seq) = (floor.epoch.0, floor.seq);
+        let last =
+            v1::PullReply { complete: true, floor_epoch, floor_seq, ..v1::PullReply::default() };
+        self.reply(last)
     }
 
     fn report(&self, key_hash: KeyHash, error: &ReadError) {
@@ -154,24 +167,28 @@ impl Giving<'_> {
         });
     }
 
+    fn floor(&self) -> Version {
+        self.core.reader.membership(self.partition).garbage_floor
+    }
+
     /// A record too large to be gathered travels alone, without being copied.
     fn add(&self, batch: &mut BytesMut, record: Bytes, left: u64) -> Result<(), Status> {
         if batch.len() + record.len() > BATCH_BYTES && !batch.is_empty() {
-            self.send(batch.split().freeze(), left + 1, false)?;
+            self.send(batch.split().freeze(), left + 1)?;
         }
         if record.len() > BATCH_BYTES / 2 {
-            return self.send(record, left, false);
+            return self.send(record, left);
         }
         batch.extend_from_slice(&record);
         Ok(())
     }
 
-    fn send(&self, records: Bytes, records_left: u64, complete: bool) -> Result<(), Status> {
+    fn send(&self, records: Bytes, records_left: u64) -> Result<(), Status> {
         if self.core.served.token(self.partition) != Some(self.token) {
             return Err(no_authority(self.partition));
         }
         self.pause(records.len())?;
-        self.reply(v1::PullReply { records, records_left, complete, ..v1::PullReply::default() })
+        self.reply(v1::PullReply { records, records_left, ..v1::PullReply::default() })
     }
 
     /// Waits as long as copies have to. The asking store hears every so often that it is not

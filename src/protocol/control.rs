@@ -41,6 +41,14 @@ pub enum Control {
     /// Whatever is there of the partition counts from now on, under this token: no better copy is
     /// left, and an operator decided so (rule 29).
     Adopt(Token),
+    /// This version of a key goes: it was deleted, by a tombstone that the store has lost and its
+    /// source has dropped.
+    Forget {
+        /// The key.
+        key_hash: KeyHash,
+        /// Its version.
+        version: Version,
+    },
 }
 
 /// A control record that could not be read.
@@ -58,10 +66,22 @@ const FINISH: u8 = 7;
 const REMOVE: u8 = 8;
 const GARBAGE_FLOOR: u8 = 9;
 const ADOPT: u8 = 10;
+const FORGET: u8 = 11;
 
 fn put_version(into: &mut Vec<u8>, version: Version) {
     into.put_u64_le(version.epoch.0);
     into.put_u64_le(version.seq);
+}
+
+fn put_entry(into: &mut Vec<u8>, key_hash: KeyHash, version: Version) {
+    into.put_slice(&key_hash.to_bytes());
+    put_version(into, version);
+}
+
+fn get_entry(from: &mut &[u8]) -> Result<(KeyHash, Version), ControlError> {
+    let hash = from.get(..16).and_then(KeyHash::from_bytes).ok_or(ControlError)?;
+    from.advance(16);
+    Ok((hash, get_version(from)?))
 }
 
 fn get_u64(from: &mut &[u8]) -> Result<u64, ControlError> {
@@ -144,8 +164,7 @@ impl Control {
             }
             Self::Vouch { key_hash, version } => {
                 body.put_u8(VOUCH);
-                body.put_slice(&key_hash.to_bytes());
-                put_version(&mut body, *version);
+                put_entry(&mut body, *key_hash, *version);
             }
             Self::Finish(token) => {
                 body.put_u8(FINISH);
@@ -162,6 +181,10 @@ impl Control {
             Self::Adopt(token) => {
                 body.put_u8(ADOPT);
                 body.put_u64_le(token.0);
+            }
+            Self::Forget { key_hash, version } => {
+                body.put_u8(FORGET);
+                put_entry(&mut body, *key_hash, *version);
             }
         }
         body
@@ -184,14 +207,17 @@ impl Control {
             BEGIN => Self::Begin(Token(get_u64(&mut body)?)),
             START => Self::Start(Token(get_u64(&mut body)?)),
             VOUCH => {
-                let hash = body.get(..16).and_then(KeyHash::from_bytes).ok_or(ControlError)?;
-                body.advance(16);
-                Self::Vouch { key_hash: hash, version: get_version(&mut body)? }
+                let (key_hash, version) = get_entry(&mut body)?;
+                Self::Vouch { key_hash, version }
             }
             FINISH => Self::Finish(Token(get_u64(&mut body)?)),
             REMOVE => Self::Remove(ConfigurationVersion(get_u64(&mut body)?)),
             GARBAGE_FLOOR => Self::GarbageFloor(get_version(&mut body)?),
             ADOPT => Self::Adopt(Token(get_u64(&mut body)?)),
+            FORGET => {
+                let (key_hash, version) = get_entry(&mut body)?;
+                Self::Forget { key_hash, version }
+            }
             _ => return Err(ControlError),
         };
         if body.is_empty() { Ok(control) } else { Err(ControlError) }
@@ -222,6 +248,7 @@ mod tests {
             Control::Remove(ConfigurationVersion(8)),
             Control::GarbageFloor(version),
             Control::Adopt(Token(11)),
+            Control::Forget { key_hash: KeyHash::from_bits(7), version },
         ]
     }
 

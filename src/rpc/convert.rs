@@ -84,6 +84,32 @@ impl v1::FenceAnswer {
     pub fn watermark(&self) -> Version {
         version(self.watermark_epoch, self.watermark_seq)
     }
+
+    /// The garbage floor it tells.
+    pub fn floor(&self) -> Version {
+        version(self.floor_epoch, self.floor_seq)
+    }
+}
+
+impl v1::Start {
+    /// The partition's garbage floor.
+    pub fn floor(&self) -> Version {
+        version(self.floor_epoch, self.floor_seq)
+    }
+}
+
+impl v1::GarbageFloor {
+    /// The floor it orders.
+    pub fn floor(&self) -> Version {
+        version(self.epoch, self.seq)
+    }
+}
+
+impl v1::PullReply {
+    /// The source's garbage floor.
+    pub fn floor(&self) -> Version {
+        version(self.floor_epoch, self.floor_seq)
+    }
 }
 
 impl From<Doubt> for v1::Doubt {

@@ -17,6 +17,8 @@ pub(super) struct Checks {
     told: BTreeMap<(usize, KeyHash), Version>,
     /// Keys that were lost with all who had them.
     excused: BTreeSet<(usize, KeyHash)>,
+    /// Every delete that any store has heard of.
+    pub(super) deletes: BTreeSet<(PartitionId, KeyHash, Version)>,
     /// The one checksum of each version.
     checksums: BTreeMap<(PartitionId, KeyHash, Version), u32>,
 }
@@ -40,6 +42,10 @@ pub(super) struct Counts {
     pub(super) losses: u64,
     /// Records that came back from another copy.
     pub(super) restored: u64,
+    /// Floors that were logged.
+    pub(super) floors: u64,
+    /// Records that came back with a store that had lost a delete, and were forgotten.
+    pub(super) forgotten: u64,
     /// Keys of which nobody was left who had not lost them.
     pub(super) excused: u64,
     /// Disks that were damaged while nobody looked.
@@ -81,6 +87,8 @@ impl Counts {
         self.slow += other.slow;
         self.losses += other.losses;
         self.restored += other.restored;
+        self.floors += other.floors;
+        self.forgotten += other.forgotten;
         self.excused += other.excused;
         self.rotten += other.rotten;
         self.metadata_losses += other.metadata_losses;
@@ -153,7 +161,9 @@ impl World {
                 continue;
             }
             let held = node.store.version(partition, key_hash);
-            if !node.store.is_member(partition, member.token) || held < version {
+            let forgotten = self.is_forgotten(&node.store, partition, key_hash, version);
+            let has = held >= version || forgotten;
+            if !node.store.is_member(partition, member.token) || !has {
                 let store = member.store;
                 let copy = node.store.held(partition);
                 self.violate(format!(
@@ -243,6 +253,9 @@ impl World {
             Item::Put(partition, key_hash, write) | Item::Install(partition, key_hash, write) => {
                 let checksum = checksum(*partition, write);
                 let place = (*partition, *key_hash, write.version);
+                if write.content.value.is_none() {
+                    self.checks.deletes.insert(place);
+                }
                 if *self.checks.checksums.entry(place).or_insert(checksum) != checksum {
                     self.violate(format!("C: {place:?} has two contents"));
                 }
@@ -263,6 +276,8 @@ impl World {
                     self.violate(format!("D: the configuration of node {node} went back"));
                 }
             }
+            Item::GarbageFloor(..) => self.counts.floors += 1,
+            Item::Forget(..) => self.counts.forgotten += 1,
             Item::Finish(..) | Item::Vouch(..) => {}
         }
     }
@@ -306,6 +321,7 @@ impl World {
                 return Err(format!("partition {index}: {} unsettled", status.unsettled));
             }
             self.are_equal(index)?;
+            self.are_clean(index)?;
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Copies: a store pulls a partition from one that holds it whole.
 
 use super::node::{Arrival, CopyJob};
+use super::tombstones::Ended;
 use super::world::{Event, World};
 use crate::logic::comparison::Doubt;
 use crate::logic::partition::io::{ReadAnswer, Write};
-use crate::types::{Epoch, KeyHash, PartitionId, StoreId, Token};
+use crate::types::{Epoch, KeyHash, PartitionId, StoreId, Token, Version};
 
 /// A copy being given.
 #[derive(Clone, Debug)]
@@ -33,6 +34,7 @@ struct Given {
     token: Token,
     boot: u64,
     keys: Vec<KeyHash>,
+    floor: Version,
 }
 
 impl World {
@@ -76,7 +78,8 @@ impl World {
             let token = served?;
             let mut keys = source.keys(pull.partition);
             keys.reverse();
-            Some(Given { token, boot: source.boot, keys })
+            let floor = source.store.floor(pull.partition);
+            Some(Given { token, boot: source.boot, keys, floor })
         });
         let sound = source.replica.doubt(pull.partition) == Doubt::None;
         let fit = source.store.id == pull.source_store
@@ -88,7 +91,7 @@ impl World {
                 && source.store.is_member(pull.partition, given.token)
         });
         let (records, done) = match given {
-            None => (Vec::new(), Some(false)),
+            None => (Vec::new(), Some(Ended::FAILED)),
             Some(mut given) => {
                 let from = given.keys.len().saturating_sub(self.profile.chunk);
                 let chunk = given.keys.split_off(from);
@@ -101,8 +104,11 @@ impl World {
                     }
                 };
                 let records = chunk.into_iter().rev().filter_map(entry).collect();
-                let done = given.keys.is_empty().then_some(true);
-                let done = if unreadable { Some(false) } else { done };
+                // What was dropped meanwhile may not have been given.
+                let floor = given.floor;
+                let complete = !pull.compares || source.store.floor(pull.partition) == floor;
+                let done = given.keys.is_empty().then_some(Ended { complete, floor });
+                let done = if unreadable { Some(Ended { complete: false, floor }) } else { done };
                 pull.given = Some(given);
                 (records, done)
             }
@@ -120,7 +126,7 @@ impl World {
         boot: u64,
         job: u64,
         records: Vec<(KeyHash, Write)>,
-        done: Option<bool>,
+        done: Option<Ended>,
         next: Option<Pull>,
     ) {
         let node = &self.nodes[index];

@@ -176,15 +176,11 @@ impl RealStore {
     /// that makes no difference.
     pub(super) fn crash(&mut self, items: &[Item], random: &mut Random) {
         if self.buffered {
-            // A sync that fails would lose more than the end of a process does.
-            let committed = random.percent(50);
-            if let Some(mut log) = self.log.take().filter(|_| committed) {
-                let _ = log.commit(&encode_items(items));
-            }
-            return self.disk.kill();
+            self.commit_some(items, random);
+        } else {
+            self.commit_in_part(items, random);
         }
-        self.commit_in_part(items, random);
-        if random.percent(50) {
+        if !self.buffered && random.percent(50) {
             self.machine += 1;
             self.disk.power_cut();
         } else {
@@ -208,6 +204,15 @@ impl RealStore {
     /// The last batch is damaged, if nothing came after it.
     pub(super) fn lose_batch(&mut self) -> bool {
         self.last.take().is_some_and(|(name, offset)| self.disk.flip(&name, offset, 0xff))
+    }
+
+    /// A process that dies makes no sync fail, and a buffered store would lose by that what the
+    /// machine still has.
+    fn commit_some(&mut self, items: &[Item], random: &mut Random) {
+        if let Some(mut log) = self.log.take() {
+            let count = random.index(items.len() + 1);
+            let _ = log.commit(&encode_items(items.get(..count).unwrap_or(items)));
+        }
     }
 
     fn commit_in_part(&mut self, items: &[Item], random: &mut Random) {
@@ -279,6 +284,7 @@ fn left_of(
         records: left.ok_or_else(|| format!("nobody can read what is left of {partition}"))?,
         configuration: membership.configuration,
         watermark: membership.watermark,
+        floor: membership.garbage_floor,
     })
 }
 
@@ -290,6 +296,10 @@ fn copy_difference(
     let membership = reader.membership(partition);
     let found =
         (membership.token, membership.shadow, membership.watermark, membership.configuration);
+    if membership.garbage_floor != copy.floor {
+        let found = membership.garbage_floor;
+        return Some(format!("partition {partition}: floor {found} instead of {}", copy.floor));
+    }
     let wanted = (copy.token, copy.shadow, copy.watermark, copy.configuration.clone());
     if found != wanted {
         return Some(format!("partition {partition}: {found:?} instead of {wanted:?}"));
@@ -329,6 +339,10 @@ fn encode_item(item: &Item) -> Bytes {
         Item::Watermark(partition, version) => (partition, Control::Watermark(version)),
         Item::Vouch(partition, key_hash, version) => {
             (partition, Control::Vouch { key_hash, version })
+        }
+        Item::GarbageFloor(partition, version) => (partition, Control::GarbageFloor(version)),
+        Item::Forget(partition, key_hash, version) => {
+            (partition, Control::Forget { key_hash, version })
         }
     };
     let mut buffer = BytesMut::new();

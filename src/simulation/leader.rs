@@ -87,6 +87,7 @@ impl World {
             copies: self.profile.copies,
             floor: self.profile.floor,
             missing_bytes: self.profile.missing_bytes,
+            tombstone_interval: Duration::from_micros(self.profile.tombstone_interval()),
             peering_grace: Duration::from_micros(self.profile.peering_grace),
             absent_grace: Duration::from_micros(self.profile.absent_grace),
             evict_after: Duration::from_micros(self.profile.evict_after),

@@ -100,7 +100,11 @@ impl World {
             Order::Configuration(configuration) => NodeOrder::Configuration(configuration.clone()),
             // Its disks lose what was not durable, and nothing else; no copy is ever given up.
             Order::Restore(_) | Order::Adopt => return,
-            Order::Start { source } => NodeOrder::Start { source: *source, node: node_of(*source) },
+            Order::Start { source, floor } => {
+                let (source, node) = (*source, node_of(*source));
+                NodeOrder::Start { source, node, floor: *floor }
+            }
+            Order::GarbageFloor(floor) => NodeOrder::GarbageFloor(*floor),
             Order::Finish => NodeOrder::Finish,
             Order::Remove(version) => NodeOrder::Remove(*version),
             Order::Compare { attempt, source, point } => {

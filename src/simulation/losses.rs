@@ -54,7 +54,9 @@ impl Journal {
 
     /// Whether the last batch has nothing in it but values and what is repeated anyway.
     fn is_plain(&self) -> bool {
-        let plain = |item: &Item| matches!(item, Item::Put(..) | Item::Watermark(..));
+        let plain = |item: &Item| {
+            matches!(item, Item::Put(..) | Item::Watermark(..) | Item::GarbageFloor(..))
+        };
         !self.since.is_empty() && self.since.iter().all(plain)
     }
 }
@@ -62,7 +64,15 @@ impl Journal {
 /// Whether a commit changed what the store is: such a one is synced even if it is buffered.
 pub(super) fn has_changes(items: &[Item]) -> bool {
     items.iter().any(|item| {
-        !matches!(item, Item::Put(..) | Item::Install(..) | Item::Vouch(..) | Item::Watermark(..))
+        !matches!(
+            item,
+            Item::Put(..)
+                | Item::Install(..)
+                | Item::Vouch(..)
+                | Item::Watermark(..)
+                | Item::GarbageFloor(..)
+                | Item::Forget(..)
+        )
     })
 }
 
@@ -73,6 +83,7 @@ pub(super) fn lost(before: &Store, after: &Store) -> Vec<PartitionId> {
         held.into_iter()
             .flatten()
             .any(|(key_hash, entry)| after.version(*partition, *key_hash) < entry.write.version)
+            || after.floor(*partition) < before.floor(*partition)
     };
     before.copies.keys().copied().filter(lacks).collect()
 }
@@ -203,6 +214,7 @@ impl World {
             .filter(|(told, version)| {
                 key.is_none_or(|key| key == *told)
                     && node.store.version(partition, *told) < *version
+                    && !self.is_forgotten(&node.store, partition, *told, *version)
             })
             .map(|(told, _)| told)
             .collect();

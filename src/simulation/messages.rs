@@ -39,12 +39,13 @@ impl Batch {
 pub(super) enum NodeOrder {
     Begin,
     Fence(Attempt),
-    Start { source: StoreId, node: usize },
+    Start { source: StoreId, node: usize, floor: Version },
     Finish,
     Remove(ConfigurationVersion),
     Configuration(Configuration),
     Compare { attempt: Attempt, source: StoreId, node: usize, point: Point },
     Trust,
+    GarbageFloor(Version),
 }
 
 /// Records of one partition.

@@ -42,6 +42,7 @@ mod soak;
 mod stack;
 mod store;
 mod tests;
+mod tombstones;
 mod trace;
 mod world;
 

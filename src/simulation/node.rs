@@ -11,6 +11,7 @@ use super::messages::{Batch, Comparison, NodeOrder, ReadRequest, Refused, Reply,
 use super::network::StreamId;
 use super::random::Random;
 use super::store::{Item, Store, checksum};
+use super::tombstones::Ended;
 use crate::logic::comparison::{Doubt, Finding, Point};
 use crate::logic::mutants::{self, Mutant};
 use crate::logic::partition::io::{Attempt, ReadAnswer, Summary, Write};
@@ -28,7 +29,7 @@ pub(super) fn removal_clock(now: Moment) -> Moment {
 #[derive(Clone, Debug)]
 pub(super) enum Arrival {
     Message(StreamId, ToNode),
-    Installed(u64, Vec<(KeyHash, Write)>, Option<bool>),
+    Installed(u64, Vec<(KeyHash, Write)>, Option<Ended>),
 }
 
 /// A copy that is being filled.
@@ -53,6 +54,8 @@ pub(super) struct Comparing {
     point: Point,
     restored: u64,
     unclear: bool,
+    /// What the other copy has.
+    there: BTreeSet<KeyHash>,
 }
 
 /// A fence to be answered.
@@ -308,7 +311,15 @@ impl Node {
 
     /// There is no room for values: only orders are stored, and whoever sent records is told.
     fn refuse_records(&mut self, group: &mut Group) {
-        let is_record = |item: &Item| matches!(item, Item::Put(..) | Item::Install(..));
+        let compared: BTreeSet<PartitionId> =
+            group.installed.iter().map(|(_, partition, ..)| *partition).collect();
+        let is_record = |item: &Item| match item {
+            Item::Put(..) | Item::Install(..) => true,
+            Item::GarbageFloor(partition, _) | Item::Forget(partition, ..) => {
+                compared.contains(partition)
+            }
+            _ => false,
+        };
         group.items.retain(|item| !is_record(item));
         for (stream, refused) in std::mem::take(&mut group.stored) {
             group.told.entry(stream).or_default().refusals.push(refused);
@@ -413,6 +424,7 @@ impl Node {
             NodeOrder::Configuration(configuration) => Order::Configuration(configuration.clone()),
             NodeOrder::Compare { .. } => Order::Compare,
             NodeOrder::Trust => Order::Trust,
+            NodeOrder::GarbageFloor(floor) => Order::GarbageFloor(*floor),
         };
         let Ok(admission) = self.replica.order(removal_clock(now), epoch, partition, token, asked)
         else {
@@ -423,14 +435,19 @@ impl Node {
                 if matches!(change, Change::Begin(_)) {
                     self.watermarks.remove(&partition);
                 }
+                if let Change::GarbageFloor(floor) = &change {
+                    self.learn_floor(partition, *floor);
+                }
                 log(group, partition, change);
             }
             (Admission::Answer { member }, NodeOrder::Fence(attempt)) => {
                 group.fences.push(Fence { stream, partition, token, attempt, member });
             }
-            (Admission::Copy(change), NodeOrder::Start { source, node }) => {
+            (Admission::Copy(change), NodeOrder::Start { source, node, floor }) => {
                 if let Some(change) = change {
                     log(group, partition, change);
+                    self.learn_floor(partition, floor);
+                    log(group, partition, Change::GarbageFloor(floor));
                 }
                 group.started.push(CopyJob {
                     number: 0,
@@ -445,7 +462,8 @@ impl Node {
                 });
             }
             (Admission::Compare, NodeOrder::Compare { attempt, source, node, point }) => {
-                let comparison = Comparing { attempt, point, restored: 0, unclear: false };
+                let there = BTreeSet::new();
+                let comparison = Comparing { attempt, point, restored: 0, unclear: false, there };
                 group.started.push(CopyJob {
                     number: 0,
                     stream,
@@ -473,7 +491,7 @@ impl Node {
         group: &mut Group,
         number: u64,
         records: Vec<(KeyHash, Write)>,
-        done: Option<bool>,
+        done: Option<Ended>,
     ) {
         let Some(job) = self.copies.values_mut().find(|job| job.number == number) else { return };
         job.heard = now;
@@ -497,7 +515,7 @@ impl Node {
                 });
             }
         }
-        if let Some(complete) = done.or((!admitted).then_some(false)) {
+        if let Some(Ended { complete, .. }) = done.or((!admitted).then_some(Ended::FAILED)) {
             self.copies.remove(&partition);
             let told = group.told.entry(job.stream).or_default();
             told.copies.push((partition, token, complete));
@@ -512,15 +530,17 @@ impl Node {
         group: &mut Group,
         number: u64,
         records: Vec<(KeyHash, Write)>,
-        done: Option<bool>,
+        done: Option<Ended>,
     ) {
         let Some(job) = self.copies.values_mut().find(|job| job.number == number) else { return };
         let Some(comparing) = &mut job.comparison else { return };
         let (partition, token, attempt) = (job.partition, job.token, comparing.attempt);
         let admitted = self.replica.admit_section(job.epoch, partition, token).is_ok();
         for (key_hash, write) in records.into_iter().filter(|_| admitted) {
+            comparing.there.insert(key_hash);
             let own = self.store.version(partition, key_hash);
-            match comparing.point.judge(Some(own), write.version) {
+            let floor = self.store.floor(partition);
+            match comparing.point.judge(Some(own), floor, write.version) {
                 Finding::Held => {}
                 Finding::Unclear => comparing.unclear = true,
                 Finding::Missing => {
@@ -530,7 +550,16 @@ impl Node {
             }
         }
         group.installed.push((job.stream, partition, token, Some(attempt)));
-        if let Some(complete) = done.or((!admitted).then_some(false)) {
+        if let Some(Ended { complete, floor }) = done.or((!admitted).then_some(Ended::FAILED)) {
+            for item in self.store.deleted(partition, &comparing.there, floor) {
+                comparing.restored += 1;
+                group.items.push(item);
+            }
+            if complete && floor > self.store.floor(partition) {
+                group.items.push(Item::GarbageFloor(partition, floor));
+                let known = self.watermarks.entry(partition).or_default();
+                *known = floor.max(*known);
+            }
             let (complete, restored) = (complete && !comparing.unclear, comparing.restored);
             let told = group.told.entry(job.stream).or_default();
             told.comparisons.push(Comparison { partition, token, attempt, complete, restored });
@@ -557,5 +586,6 @@ pub(super) fn log(group: &mut Group, partition: PartitionId, change: Change) {
         Change::Finish(token) | Change::Adopt(token) => Item::Finish(partition, token),
         Change::Remove(version) => Item::Remove(partition, version),
         Change::Configuration(configuration) => Item::Configuration(partition, configuration),
+        Change::GarbageFloor(floor) => Item::GarbageFloor(partition, floor),
     });
 }

@@ -6,6 +6,7 @@ use super::network::StreamId;
 use super::node::{Arrival, Fence, Group, log, removal_clock};
 use super::profile::{MILLISECOND, SECOND};
 use super::store::Item;
+use super::tombstones::Ended;
 use super::world::{Event, World};
 use crate::logic::mutants::{self, Mutant};
 use crate::logic::partition::io::{FenceAnswer, Write};
@@ -16,7 +17,7 @@ const SOURCE_PATIENCE: u64 = 3 * SECOND;
 /// So many of a hundred reads take far longer than others, while there are faults.
 const SLOW_READS: u64 = 3;
 /// Between two looks at what is due.
-const NODE_TICK: u64 = 100 * MILLISECOND;
+pub(super) const NODE_TICK: u64 = 100 * MILLISECOND;
 
 impl World {
     pub(super) fn node_receives(&mut self, stream: StreamId, message: ToNode) {
@@ -140,7 +141,9 @@ impl World {
         let watermark = node.watermarks.get(&fence.partition).copied().unwrap_or_default();
         let records = if member { node.above(fence.partition, watermark) } else { Vec::new() };
         let doubt = node.replica.doubt(fence.partition);
-        FenceAnswer { attempt: fence.attempt, member, doubt, watermark, records }
+        let (floor, tombstones) = node.store.tombstones(fence.partition);
+        let attempt = fence.attempt;
+        FenceAnswer { attempt, member, doubt, watermark, records, floor, tombstones }
     }
 
     /// Time passes on a node: silent sources are given up, watermarks are logged, signs of life sent.
@@ -149,6 +152,8 @@ impl World {
         if !node.up || node.boot != boot {
             return;
         }
+        self.drop_by_age(index);
+        let node = &mut self.nodes[index];
         let now = self.now;
         let silent: Vec<u64> = node
             .copies
@@ -157,7 +162,7 @@ impl World {
             .map(|job| job.number)
             .collect();
         for job in silent {
-            self.node_arrival(index, Arrival::Installed(job, Vec::new(), Some(false)));
+            self.node_arrival(index, Arrival::Installed(job, Vec::new(), Some(Ended::FAILED)));
         }
         if !self.nodes[index].is_committing() {
             self.commit_quiet(index);

@@ -27,6 +27,8 @@ pub(super) enum Item {
     Put(PartitionId, KeyHash, Write),
     Install(PartitionId, KeyHash, Write),
     Vouch(PartitionId, KeyHash, Version),
+    GarbageFloor(PartitionId, Version),
+    Forget(PartitionId, KeyHash, Version),
 }
 
 /// One record.
@@ -46,6 +48,8 @@ pub(super) struct Copy {
     /// The newest configuration it heard of.
     pub(super) configuration: Option<Configuration>,
     pub(super) watermark: Version,
+    /// Tombstones at or below it are gone.
+    pub(super) floor: Version,
 }
 
 /// One data directory.
@@ -171,10 +175,21 @@ impl Store {
                 self.copy(partition).configuration = Some(configuration);
             }
             Item::Watermark(partition, version) => self.copy(partition).watermark = version,
-            Item::Put(partition, key_hash, write) => self.put(partition, key_hash, write, false),
+            Item::GarbageFloor(partition, version) => self.copy(partition).raise_floor(version),
+            Item::Forget(partition, key_hash, version) => {
+                self.copy(partition).forget(key_hash, version);
+            }
+            Item::Put(partition, key_hash, write) => {
+                if write.version > self.copy(partition).floor {
+                    self.put(partition, key_hash, write, false);
+                }
+            }
             Item::Install(partition, key_hash, write) => {
                 let wins = mutants::enabled(Mutant::InstallWins);
-                self.put(partition, key_hash, write, wins);
+                let deletes = write.content.value.is_none();
+                if !deletes || write.version > self.copy(partition).floor {
+                    self.put(partition, key_hash, write, wins);
+                }
             }
             Item::Vouch(partition, key_hash, version) => {
                 if let Some(entry) = self.copy(partition).records.get_mut(&key_hash)

@@ -16,6 +16,7 @@ use super::profile::{MILLISECOND, Profile, SECOND};
 use super::queue::Queue;
 use super::random::Random;
 use super::reduce::Omission;
+use super::tombstones::Ended;
 use super::trace::Trace;
 use crate::logic::history::{Kind, Operation, Outcome};
 use crate::logic::partition::cache::Cache;
@@ -94,7 +95,7 @@ pub(super) enum Event {
         boot: u64,
         job: u64,
         records: Vec<(KeyHash, Write)>,
-        done: Option<bool>,
+        done: Option<Ended>,
         next: Option<Pull>,
     },
     LeaderStarted {

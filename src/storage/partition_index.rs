@@ -16,6 +16,9 @@ use super::usage::Usage;
 use crate::protocol::control::Control;
 use crate::types::{Configuration, Epoch, IndexKey, KeyHash, Token, Version};
 
+/// A table with room for so many entries is not made smaller.
+const SMALL_TABLE: usize = 16;
+
 /// What a store knows of its place in a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
@@ -150,6 +153,7 @@ impl PartitionIndex {
             }
             Control::GarbageFloor(version) => self.raise_floor(*version, context),
             Control::Adopt(token) => self.adopt(*token, context),
+            Control::Forget { key_hash, version } => self.forget(*key_hash, *version, context),
         }
     }
 
@@ -207,6 +211,21 @@ impl PartitionIndex {
         self.membership.shadow = false;
     }
 
+    /// Of a whole copy only: what waits to be vouched for goes with the copy's end.
+    fn forget(&mut self, key_hash: KeyHash, version: Version, context: &mut Context<'_>) {
+        let same_key = |entry: &Entry| entry.is_of(key_hash);
+        let Ok(slot) = self.table.find_entry(table_hash(key_hash), same_key) else { return };
+        let entry = *slot.get();
+        if !entry.is_vouched() || resolve(&self.epochs, entry.version()) != version {
+            return;
+        }
+        slot.remove();
+        let share = share(context.key, key_hash, version, entry.checksum);
+        self.sums.subtract(key_hash.leaf(), true, share);
+        self.counts.remove(&entry);
+        context.usage.release(entry.place());
+    }
+
     /// Nobody is left to vouch: what is there counts as it is.
     fn adopt(&mut self, token: Token, context: &Context<'_>) {
         let Self { table, epochs, sums, counts, .. } = self;
@@ -227,9 +246,12 @@ impl PartitionIndex {
         self.membership.shadow = false;
     }
 
+    /// Whoever is told of a floor may have dropped what made it settled, so it knows that it is.
     fn raise_floor(&mut self, version: Version, context: &mut Context<'_>) {
         let floor = self.membership.garbage_floor.max(version);
         self.membership.garbage_floor = floor;
+        self.membership.watermark = self.membership.watermark.max(floor);
+        self.recent.trim(self.watermark());
         if self.counts.tombstones + self.counts.unvouched == 0 {
             return;
         }
@@ -246,6 +268,15 @@ impl PartitionIndex {
             }
             stays
         });
+        self.give_back_room();
+    }
+
+    /// A table keeps the room of what was removed from it.
+    fn give_back_room(&mut self) {
+        let needed = self.table.len() * 2;
+        if self.table.capacity() > 2 * needed.max(SMALL_TABLE) {
+            self.table.shrink_to(needed, Entry::table_hash);
+        }
     }
 
     fn clear(&mut self, usage: &mut Usage) {

@@ -240,6 +240,8 @@ fn fence_answer(answer: &v1::FenceAnswer) -> Result<FenceAnswer, Malformed> {
         doubt: answer.doubt().into(),
         watermark: answer.watermark(),
         records,
+        floor: answer.floor(),
+        tombstones: answer.tombstones,
     })
 }
 

@@ -166,7 +166,7 @@ impl Carrier {
         let wire = match order {
             Order::Begin => Wire::Begin(v1::Begin {}),
             Order::Fence(attempt) => Wire::Fence(v1::Fence { attempt: attempt.0 }),
-            Order::Start { source } => match self.start(partition, to, *source) {
+            Order::Start { source, floor } => match self.start(partition, to, (*source, *floor)) {
                 Some(start) => Wire::Start(start),
                 None => return,
             },
@@ -188,6 +188,9 @@ impl Carrier {
                 }
             }
             Order::Trust => Wire::Trust(v1::Trust {}),
+            Order::GarbageFloor(Version { epoch, seq }) => {
+                Wire::GarbageFloor(v1::GarbageFloor { epoch: epoch.0, seq: *seq })
+            }
         };
         if let Some(link) = self.links.get_mut(&to.store) {
             link.order(partition, to.token, wire);
@@ -196,7 +199,12 @@ impl Carrier {
 
     /// The order to fill a copy. A source that has gone in the same turn cannot be named: the copy
     /// fails before it began.
-    fn start(&mut self, partition: PartitionId, to: Member, source: StoreId) -> Option<v1::Start> {
+    fn start(
+        &mut self,
+        partition: PartitionId,
+        to: Member,
+        (source, floor): (StoreId, Version),
+    ) -> Option<v1::Start> {
         let Some(link) = self.links.get(&source) else {
             let Member { store, token } = to;
             self.follow_up.push((partition, Input::Copied { store, token, complete: false }));
@@ -204,7 +212,12 @@ impl Carrier {
         };
         self.copying.insert(partition, (to.store, source));
         let source_address = link.address().to_owned();
-        Some(v1::Start { source_store_id: convert::id_bytes(source.as_bytes()), source_address })
+        Some(v1::Start {
+            source_store_id: convert::id_bytes(source.as_bytes()),
+            source_address,
+            floor_epoch: floor.epoch.0,
+            floor_seq: floor.seq,
+        })
     }
 
     /// The order to compare a copy, likewise.

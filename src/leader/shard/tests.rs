@@ -122,6 +122,8 @@ impl Bench {
                 doubt: Doubt::None,
                 watermark: Version::ZERO,
                 records: Vec::new(),
+                floor: Version::ZERO,
+                tombstones: 0,
             };
             (PartitionId(u16::try_from(order.partition).unwrap()), Token(order.token), answer)
         });

@@ -92,6 +92,10 @@ pub struct FenceAnswer {
     pub watermark: Version,
     /// What it holds above that.
     pub records: Vec<Summary>,
+    /// Tombstones at or below this version are gone.
+    pub floor: Version,
+    /// How many there are above it.
+    pub tombstones: u64,
 }
 
 /// What a copy found when it was read.
@@ -304,6 +308,8 @@ pub enum Order {
     Start {
         /// Where to copy from.
         source: StoreId,
+        /// The garbage floor to begin with.
+        floor: Version,
     },
     /// The copy is complete.
     Finish,
@@ -320,6 +326,8 @@ pub enum Order {
     },
     /// You were compared with all that it takes.
     Trust,
+    /// Drop tombstones at or below this version, and take no write at or below it again (rule 25).
+    GarbageFloor(Version),
     /// Keep the latest durable configuration, which names you (rule 30).
     Configuration(Configuration),
     /// Whatever you have of the partition is a whole copy: an operator decided that no better one is

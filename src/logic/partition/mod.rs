@@ -26,6 +26,7 @@
 //! * [`cache`], `caching` - settled values in memory, bounded, to be looked up by whoever answers
 //!   clients (rules 42 and 43).
 //! * `mending` - records that a copy has and cannot read (rule 28).
+//! * `tombstones` - when deleted keys are forgotten (rule 25).
 //! * `recovery` - what an operator decides when every member is lost (rule 29).
 //! * `telling` - what members know of configurations, and partitions whose configuration was made
 //!   anew from what they know (rule 30).
@@ -47,6 +48,7 @@ mod settling;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 mod unsettled;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -64,6 +66,7 @@ use cache::Cache;
 use io::{Input, Operation, Output, StoreEvent};
 use operations::{KeyState, Reading};
 use replicas::{Replica, Replicas, Slots, StoreState};
+use tombstones::Garbage;
 use unsettled::Unsettled;
 
 /// What an operator decides about every partition.
@@ -84,6 +87,8 @@ pub struct Settings {
     pub read_retry: Duration,
     /// How many bytes of settled writes a copy being filled may lag behind.
     pub missing_bytes: usize,
+    /// How often the tombstones of a partition are dropped.
+    pub tombstone_interval: Duration,
 }
 
 impl Default for Settings {
@@ -96,6 +101,7 @@ impl Default for Settings {
             evict_after: Duration::from_secs(10),
             read_retry: Duration::from_millis(250),
             missing_bytes: 16 << 20,
+            tombstone_interval: Duration::from_secs(10),
         }
     }
 }
@@ -144,6 +150,7 @@ pub struct Partition {
     watermark_untold: bool,
     /// When a write last took the watermark along.
     sequenced: Moment,
+    garbage: Garbage,
     next_read: u64,
     next_token: u64,
     /// No client waits beyond this without being looked at.
@@ -263,6 +270,7 @@ impl Partition {
             watermark: Version::ZERO,
             watermark_untold: false,
             sequenced: began,
+            garbage: Garbage::new(id, began, settings.tombstone_interval),
             next_read: 0,
             next_token: 0,
             next_deadline: None,
@@ -433,6 +441,7 @@ impl Partition {
         self.compare_members(out);
         self.reconfigure(out);
         self.tell_watermark(out);
+        self.drop_tombstones(out);
     }
 
     /// A token that no admission ever had: the epoch is durable and used once, and the members that

@@ -84,13 +84,16 @@ impl Partition {
         let first = !replica.merged;
         replica.peered = true;
         replica.merged = true;
+        replica.floor = answer.floor;
+        self.garbage.told(&answer);
         self.take_doubt(slot, answer.doubt);
         self.tell_configuration(slot, out);
         // Before anything goes on that waited for this answer: it may go on from what is in it.
         for summary in answer.records {
             self.merge(slot, first, summary, out);
         }
-        self.adopt_watermark(answer.watermark, out);
+        // What is at or below a floor is settled, and was forgotten.
+        self.adopt_watermark(answer.watermark.max(answer.floor), out);
         self.resend_all_to(slot, out);
         self.fetch_contents(out);
         self.begin_serving(out);
@@ -110,6 +113,7 @@ impl Partition {
             return;
         }
         *filling = Filling::Finished;
+        replica.floor = answer.floor;
         for summary in &answer.records {
             if let Some(entry) = self.unsettled.get_mut(summary.version) {
                 entry.acknowledged.insert(Slots::one(slot));

@@ -332,10 +332,13 @@ impl Partition {
             self.unsettled.forget_slot(slot);
             self.forget_reads_of(slot);
         }
-        let Some(slot) = self.replicas.insert(Replica::catching_up(store, token)) else { return };
+        let floor = self.garbage.floor;
+        let copy = Replica::catching_up(store, token, floor);
+        let Some(slot) = self.replicas.insert(copy) else { return };
         self.require();
         self.strangers.remove(&store);
-        out.push(Output::Order { to: Member { store, token }, order: Order::Start { source } });
+        let order = Order::Start { source, floor };
+        out.push(Output::Order { to: Member { store, token }, order });
         if mutants::enabled(Mutant::MissingUnsettled) {
             let entries = self.unsettled.iter_mut();
             entries.for_each(|(_, entry)| entry.acknowledged.insert(Slots::one(slot)));

@@ -98,6 +98,8 @@ pub(super) struct Replica {
     pub(super) begun: bool,
     /// The attempt of the fence it is to answer.
     pub(super) attempt: Attempt,
+    /// The garbage floor that it was told of since it was connected, or had then.
+    pub(super) floor: Version,
 }
 
 impl Replica {
@@ -115,17 +117,18 @@ impl Replica {
             comparisons: Comparisons::default(),
             begun: false,
             attempt: Attempt(0),
+            floor: Version::ZERO,
         }
     }
 
-    pub(super) fn catching_up(store: StoreId, token: Token) -> Self {
+    pub(super) fn catching_up(store: StoreId, token: Token, floor: Version) -> Self {
         let role = Role::CatchingUp {
             filling: Filling::Copying,
             missing: BTreeMap::new(),
             missing_bytes: 0,
         };
         // It takes live writes from its first order on, and answers no fence.
-        Self { role, peered: true, ..Self::member(store, token) }
+        Self { role, peered: true, floor, ..Self::member(store, token) }
     }
 
     /// A member that said it has lost its copy.

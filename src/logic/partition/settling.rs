@@ -29,6 +29,9 @@ impl Partition {
         self.sequenced = self.now;
         let version = Version::new(self.epoch, self.seq);
         self.uncache(key_hash, version, Some(&content));
+        if content.value.is_none() {
+            self.garbage.deleted(version);
+        }
         let to = self.recipients(Slots::NONE);
         out.push(Output::Write { to, write: Write { version, content: content.clone() } });
         self.note_deadline(waiter.deadline);

@@ -6,6 +6,7 @@ mod doubt;
 mod mending;
 mod reconfiguration;
 mod recovery;
+mod tombstones;
 
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ impl Bench {
             _ => None,
         });
         let (token, attempt) = fence.expect("the member was fenced");
-        let answer = FenceAnswer { attempt, member: true, doubt, watermark, records };
+        let answer = told(attempt, true, doubt, watermark, records);
         self.step(Input::Fenced { store: store(number), token, answer });
     }
 
@@ -180,6 +181,18 @@ impl Bench {
             _ => None,
         })
     }
+}
+
+/// An answer to a fence, of a store that has dropped no tombstones and has none.
+fn told(
+    attempt: Attempt,
+    member: bool,
+    doubt: Doubt,
+    watermark: Version,
+    records: Vec<Summary>,
+) -> FenceAnswer {
+    let (floor, tombstones) = (Version::ZERO, 0);
+    FenceAnswer { attempt, member, doubt, watermark, records, floor, tombstones }
 }
 
 fn v(seq: u64) -> Version {

@@ -84,6 +84,20 @@ fn a_write_for_another_membership_is_refused() {
 }
 
 #[test]
+fn only_a_whole_copy_that_nobody_doubts_forgets_deletes() {
+    let floor = Order::GarbageFloor(Version::new(E, 7));
+    let change = Change::GarbageFloor(Version::new(E, 7));
+    assert_eq!(order(&mut replica(member()), OLD, floor.clone()), Ok(Admission::Change(change)));
+    assert_eq!(order(&mut replica(member()), NEW, floor.clone()), Err(Refusal::Incomplete));
+    assert_eq!(order(&mut replica(shadow()), OLD, floor.clone()), Err(Refusal::Incomplete));
+    let count = PartitionCount::new(8).unwrap();
+    let mut doubted = Replica::new(STORE, count, E, Doubt::Unclean, |_| member());
+    assert_eq!(order(&mut doubted, OLD, floor.clone()), Err(Refusal::InDoubt));
+    order(&mut doubted, OLD, Order::Trust).unwrap();
+    assert!(order(&mut doubted, OLD, floor).is_ok());
+}
+
+#[test]
 fn a_partition_begins_only_where_nothing_is() {
     let begun = Ok(Admission::Change(Change::Begin(NEW)));
     let mut fresh = replica(Held::default());

@@ -17,7 +17,9 @@ use crate::protocol::control::Control;
 use crate::protocol::record::{Flags, Kind, Record, RecordError};
 use crate::rpc::{Malformed, convert, v1};
 use crate::runtime::clock;
-use crate::types::{Configuration, ConfigurationVersion, Epoch, PartitionId, StoreId, Token};
+use crate::types::{
+    Configuration, ConfigurationVersion, Epoch, PartitionId, StoreId, Token, Version,
+};
 
 /// A leader speaks on so many streams: large values travel apart, so that they do not hold up small
 /// ones.
@@ -47,17 +49,24 @@ struct Expected {
     partition: PartitionId,
     epoch: Epoch,
     flags: Flags,
+    /// They come from a comparison.
+    compares: bool,
 }
 
 impl Expected {
     /// Verifies the record at the front, and says how long it is.
     fn check(self, bytes: &[u8]) -> Result<usize, Damage> {
+        self.look(bytes).map(|(length, _)| length)
+    }
+
+    /// The same, and whether it is about a key.
+    fn look(self, bytes: &[u8]) -> Result<(usize, bool), Damage> {
         let (record, length) = Record::decode(bytes)?;
         if record.partition != self.partition {
             return Err(Damage::Partition(record.partition, self.partition));
         }
         if record.kind == Kind::Control {
-            return self.check_vouch(&record).map(|()| length);
+            return self.check_control(&record).map(|of_key| (length, of_key));
         }
         if record.flags != self.flags || record.key.is_empty() {
             return Err(Damage::Kind);
@@ -65,13 +74,18 @@ impl Expected {
         if record.version.epoch > self.epoch {
             return Err(Damage::Epoch(record.version.epoch, self.epoch));
         }
-        Ok(length)
+        Ok((length, true))
     }
 
-    /// The one instruction that may lie among records: a copy's word for what was there before.
-    fn check_vouch(self, record: &Record<'_>) -> Result<(), Damage> {
-        let vouches = matches!(Control::decode(record), Ok(Control::Vouch { .. }));
-        if vouches && self.flags == Flags::INSTALL { Ok(()) } else { Err(Damage::Kind) }
+    /// Instructions that may lie among records: a copy's word for what was there before, and a
+    /// comparison's against it. Says whether it is about a key.
+    fn check_control(self, record: &Record<'_>) -> Result<bool, Damage> {
+        match Control::decode(record) {
+            Ok(Control::Vouch { .. }) if self.flags == Flags::INSTALL => Ok(true),
+            Ok(Control::Forget { .. }) if self.compares => Ok(true),
+            Ok(Control::GarbageFloor(_)) if self.compares => Ok(false),
+            _ => Err(Damage::Kind),
+        }
     }
 
     /// Verifies so many records from a place on, and says where they end.
@@ -82,12 +96,13 @@ impl Expected {
         })
     }
 
-    /// Verifies records that fill their buffer, and counts them.
+    /// Verifies records that fill their buffer, and counts those about keys.
     fn check_all(self, records: &[u8]) -> Result<u64, Damage> {
         let (mut at, mut count) = (0, 0);
         while let Some(rest) = records.get(at..).filter(|rest| !rest.is_empty()) {
-            at += self.check(rest)?;
-            count += 1;
+            let (length, of_key) = self.look(rest)?;
+            at += length;
+            count += u64::from(of_key);
         }
         Ok(count)
     }
@@ -317,7 +332,7 @@ impl Judge {
     ) -> Result<(), String> {
         let admitted = self.replica.admit_section(epoch, partition, token);
         admitted.map_err(|refusal| refusal.to_string())?;
-        let expected = Expected { partition, epoch, flags: Flags::NONE };
+        let expected = Expected { partition, epoch, flags: Flags::NONE, compares: false };
         expected.check_all(&record).map_err(|damage| damage.to_string())?;
         group.restored.push(record);
         Ok(())
@@ -341,6 +356,11 @@ impl Judge {
             (Admission::Copy(change), v1::order::Order::Start(start)) => {
                 if let Some(change) = change {
                     self.log(group, partition, change);
+                    // Before anything is copied: what its source has dropped is not to tell them apart.
+                    let floor = start.floor();
+                    if floor > Version::ZERO {
+                        self.log(group, partition, Change::GarbageFloor(floor));
+                    }
                 }
                 let copy = Copy::fill(Arc::clone(stream), partition, token, start);
                 self.start(group, Arc::new(copy));
@@ -364,9 +384,10 @@ impl Judge {
         if matches!(change, Change::Begin(_) | Change::Remove(_)) {
             self.watermarks.forget(partition);
         }
+        // A floor that a buffered store loses is lost with what it has dropped.
+        group.has_changes |= !matches!(change, Change::GarbageFloor(_));
         group.control(partition, &control(change));
         group.changed.push(partition);
-        group.has_changes = true;
     }
 
     /// Records that a copy or a comparison brought.
@@ -377,12 +398,13 @@ impl Judge {
         }
         let (partition, token) = (copy.partition(), copy.token());
         let epoch = copy.stream().epoch();
-        let (flags, admitted) = if copy.is_comparison() {
+        let compares = copy.is_comparison();
+        let (flags, admitted) = if compares {
             (Flags::NONE, self.replica.admit_section(epoch, partition, token))
         } else {
             (Flags::INSTALL, self.replica.admit_install(epoch, partition, token))
         };
-        let expected = Expected { partition, epoch, flags };
+        let expected = Expected { partition, epoch, flags, compares };
         let admitted = admitted
             .map_err(|refusal| refusal.to_string())
             .and_then(|()| expected.check_all(&records).map_err(|damage| damage.to_string()));
@@ -460,7 +482,8 @@ fn check(
     start: usize,
 ) -> Result<usize, Damage> {
     let partition = convert::partition(section.partition)?;
-    let expected = Expected { partition, epoch: stream.epoch(), flags: Flags::NONE };
+    let (epoch, flags) = (stream.epoch(), Flags::NONE);
+    let expected = Expected { partition, epoch, flags, compares: false };
     expected.check_many(records, start, section.records)
 }
 
@@ -484,6 +507,7 @@ fn read_order(order: &v1::order::Order) -> Result<Order, Malformed> {
         v1::order::Order::Compare(_) => Order::Compare,
         v1::order::Order::Trust(_) => Order::Trust,
         v1::order::Order::Adopt(_) => Order::Adopt,
+        v1::order::Order::GarbageFloor(message) => Order::GarbageFloor(message.floor()),
         v1::order::Order::Restore(_) => {
             return Err(Malformed("a record to be restored is no order about a partition"));
         }
@@ -499,5 +523,6 @@ fn control(change: Change) -> Control {
         Change::Remove(version) => Control::Remove(version),
         Change::Configuration(configuration) => Control::Configuration(configuration),
         Change::Adopt(token) => Control::Adopt(token),
+        Change::GarbageFloor(floor) => Control::GarbageFloor(floor),
     }
 }

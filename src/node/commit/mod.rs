@@ -43,7 +43,7 @@ use crate::logic::replica::{Held, Replica};
 use crate::rpc::{convert, v1};
 use crate::runtime::clock;
 use crate::runtime::workers::{self, Worker};
-use crate::storage::{Disk, Reader, StorageError, Store, Summary, Syncer};
+use crate::storage::{Disk, Membership, Reader, StorageError, Store, Summary, Syncer};
 use crate::types::{Moment, PartitionCount, PartitionId, StoreId};
 
 /// A commit that has this much is not filled further.
@@ -424,7 +424,10 @@ impl<D: Disk> Committer<D> {
             ..v1::FenceAnswer::default()
         };
         if answer.member {
-            let watermark = self.reader.membership(fence.partition).watermark;
+            let Membership { watermark, garbage_floor, .. } =
+                self.reader.membership(fence.partition);
+            (answer.floor_epoch, answer.floor_seq) = (garbage_floor.epoch.0, garbage_floor.seq);
+            answer.tombstones = self.reader.counts(fence.partition).tombstones;
             (answer.watermark_epoch, answer.watermark_seq) = (watermark.epoch.0, watermark.seq);
             let above = self.reader.above_watermark(fence.partition);
             answer.records = above.into_iter().map(summary).collect();

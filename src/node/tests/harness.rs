@@ -268,6 +268,20 @@ impl Link {
         self.order(vec![v1::Order::new(P, token, Order::Begin(v1::Begin {}))]).await;
     }
 
+    /// Has tombstones up to this version dropped.
+    pub(super) async fn raise_floor(&mut self, token: Token, floor: Version) {
+        let floor = v1::GarbageFloor { epoch: floor.epoch.0, seq: floor.seq };
+        self.order(vec![v1::Order::new(P, token, Order::GarbageFloor(floor))]).await;
+    }
+
+    /// Waits for the end of a copy, which must be whole.
+    pub(super) async fn copied(&mut self) -> v1::CopyReport {
+        self.until(|heard| !heard.copies.is_empty()).await;
+        let report = self.heard.copies.pop().unwrap();
+        assert!(report.complete, "{report:?}");
+        report
+    }
+
     /// Reads a key of [`P`].
     pub(super) async fn read(&mut self, token: Token, key: &str) -> (v1::ReadStatus, Bytes) {
         let id = self.number + 1000;
@@ -315,8 +329,16 @@ pub(super) fn version(epoch: u64, seq: u64) -> Version {
 }
 
 pub(super) fn put(version: Version, key: &str, value: &str) -> Bytes {
+    record(Kind::Put, version, key, value)
+}
+
+pub(super) fn delete(version: Version, key: &str) -> Bytes {
+    record(Kind::Tombstone, version, key, "")
+}
+
+fn record(kind: Kind, version: Version, key: &str, value: &str) -> Bytes {
     let record = Record {
-        kind: Kind::Put,
+        kind,
         flags: Flags::NONE,
         partition: P,
         version,

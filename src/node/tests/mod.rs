@@ -1,6 +1,7 @@
 //! The node as its leader sees it, over real connections.
 
 mod harness;
+mod tombstones;
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -179,6 +180,7 @@ async fn a_copy_is_whole_and_undoes_nothing_newer() {
     let start = Order::Start(v1::Start {
         source_store_id: source.open_message(1).store_id,
         source_address: source.address(),
+        ..v1::Start::default()
     });
     let orders = vec![v1::Order::new(P, token, start)];
     let live = batch(token, Version::ZERO, &[put(version(1, 3000), "k7", "live")]);
@@ -220,6 +222,7 @@ async fn a_store_that_comes_back_is_sent_only_what_it_lacks() {
     let start = Order::Start(v1::Start {
         source_store_id: source.open_message(1).store_id,
         source_address: source.address(),
+        ..v1::Start::default()
     });
     to.order(vec![v1::Order::new(P, token, start)]).await;
     to.until(|heard| !heard.copies.is_empty()).await;
@@ -236,7 +239,7 @@ async fn a_store_that_comes_back_is_sent_only_what_it_lacks() {
 }
 
 /// Says in the store's own words that it stopped uncleanly.
-fn doubt(directory: &std::path::Path) {
+pub(super) fn doubt(directory: &std::path::Path) {
     let status = directory.join("slots/0001/status");
     let text = std::fs::read_to_string(&status).unwrap();
     std::fs::write(&status, text.replace("doubt=none", "doubt=torn")).unwrap();
@@ -307,7 +310,8 @@ async fn a_copy_that_cannot_be_made_is_reported() {
     let addresses = [source.address(), "127.0.0.1:1".into(), "no address at all".into()];
     for (token, source_address) in (1..).map(Token).zip(addresses) {
         let source_store_id = source_store_id.clone();
-        let start = Order::Start(v1::Start { source_store_id, source_address });
+        let start = v1::Start { source_store_id, source_address, ..v1::Start::default() };
+        let start = Order::Start(start);
         to.order(vec![v1::Order::new(P, token, start)]).await;
         to.until(|heard| !heard.copies.is_empty()).await;
         let report = to.heard.copies.pop().unwrap();

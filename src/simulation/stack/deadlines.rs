@@ -131,6 +131,7 @@ async fn copy_from(node: &Health, source: &str) -> turmoil::Result<v1::CopyRepor
     let start = Order::Start(v1::Start {
         source_store_id: convert::id_bytes(CLUSTER.as_bytes()),
         source_address: format!("{source}:{NODE_PORT}"),
+        ..v1::Start::default()
     });
     let orders = vec![v1::Order::new(PartitionId(3), Token(7), start)];
     let batch = v1::Batch { number: 1, orders, ..v1::Batch::default() };

@@ -116,6 +116,12 @@ impl ModelPartition {
                 self.token = None;
                 self.shadow = false;
             }
+            Control::Forget { key_hash, version } => {
+                let is_it = |key: &str, held: &Held| {
+                    held.vouched && hash(key) == *key_hash && held.version == *version
+                };
+                self.entries.retain(|key, held| !is_it(key, held));
+            }
             Control::Adopt(token) => {
                 self.entries.values_mut().for_each(|held| held.vouched = true);
                 self.token = Some(*token);
@@ -123,6 +129,7 @@ impl ModelPartition {
             }
             Control::GarbageFloor(version) => {
                 self.floor = self.floor.max(*version);
+                self.watermark = self.watermark.max(self.floor);
                 let floor = self.floor;
                 self.entries.retain(|_, held| held.value.is_some() || held.version > floor);
             }

@@ -266,7 +266,12 @@ impl History {
             12 if self.random.chance(100) => Control::Adopt(token),
             12 if self.random.chance(300) => Control::Remove(ConfigurationVersion(self.token)),
             13..=15 => Control::Watermark(older),
-            16..=17 => Control::GarbageFloor(older),
+            16 => Control::GarbageFloor(older),
+            17 if self.random.chance(500) => Control::GarbageFloor(older),
+            17 => {
+                let version = held.entries.get(key).map_or(older, |held| held.version);
+                Control::Forget { key_hash: hash(key), version }
+            }
             _ => Control::Configuration(Configuration {
                 version: ConfigurationVersion(self.random.below(self.token + 1)),
                 ..Configuration::default()

@@ -122,6 +122,53 @@ fn a_full_disk_is_refused_in_time_and_deletes_make_room_again() {
 }
 
 #[test]
+fn deleted_keys_cost_neither_memory_nor_disk_once_they_are_forgotten() {
+    const KEYS: u64 = 20_000;
+    let disk = SimulatedDisk::new(5);
+    let options = Options { tail_bytes: 256 << 10, ..options() };
+    let (mut store, _) = open(&disk, options.clone());
+    let used = || {
+        let space = disk.space().unwrap();
+        space.total - space.free
+    };
+    let room = |store: &Store<SimulatedDisk>| {
+        store.shared.index.partition(P0).unwrap().read().table.capacity()
+    };
+    for first in (0..KEYS).step_by(200) {
+        let keys = (first..first + 200).map(|key| put(&format!("k{key}"), key + 1, "value"));
+        store.commit(&keys.collect::<Vec<_>>()).unwrap();
+        maintain(&mut store);
+    }
+    for first in (10..KEYS).step_by(190) {
+        let keys = (first..KEYS.min(first + 190)).map(|key| delete(&format!("k{key}"), KEYS + key));
+        store.commit(&keys.collect::<Vec<_>>()).unwrap();
+        maintain(&mut store);
+    }
+    let (full, crowded) = (used(), room(&store));
+    assert_eq!(store.reader().counts(P0).tombstones, KEYS - 10);
+    let floor = Control::GarbageFloor(version(2 * KEYS));
+    store.commit(&[control(P0, &floor)]).unwrap();
+    maintain(&mut store);
+    assert_eq!(store.reader().counts(P0).tombstones, 0);
+    assert!(room(&store) < 64, "room for {} entries, of {crowded}", room(&store));
+    // The tail that a reopening reads, and some spare segments, are always there.
+    for seq in 0..200 {
+        store.commit(&[put("k0", 2 * KEYS + 1 + seq, &"x".repeat(4000))]).unwrap();
+        maintain(&mut store);
+    }
+    assert!(used() * 2 < full, "{} bytes of {full} are left", used());
+    // What comes late brings nothing back, not even after the power was off.
+    store.commit(&[put("k77", 78, "value")]).unwrap();
+    drop(store);
+    disk.power_cut();
+    let (store, _) = open(&disk, options);
+    assert_eq!(get(&store, "k77"), None);
+    assert_eq!(get(&store, "k9").as_deref(), Some("value"));
+    assert_eq!(store.reader().entries(P0).len(), 10);
+    assert!(room(&store) < 64);
+}
+
+#[test]
 fn the_device_may_turn_out_full_although_it_said_otherwise() {
     let disk = SimulatedDisk::new(4);
     let (mut store, _) = open(&disk, options());

@@ -41,7 +41,7 @@ fn a_copy_is_filled_and_then_proposed_in_place_of_a_dead_member() {
     assert_eq!(bench.partition.wanted(), Some(store(3)));
     bench.step(Input::Admit(store(3)));
     let start = bench.out.iter().find_map(|output| match output {
-        Output::Order { to, order: Order::Start { source } } => Some((*to, *source)),
+        Output::Order { to, order: Order::Start { source, .. } } => Some((*to, *source)),
         _ => None,
     });
     let (to, source) = start.expect("a copy is started");

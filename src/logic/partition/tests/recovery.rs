@@ -78,7 +78,7 @@ impl Bench {
         self.connect(number);
         let Some(Order::Fence(attempt)) = orders(self, number).pop() else { panic!("no fence") };
         let (doubt, watermark, records) = (Doubt::None, Version::ZERO, vec![]);
-        let answer = FenceAnswer { attempt, member: false, doubt, watermark, records };
+        let answer = told(attempt, false, doubt, watermark, records);
         self.step(Input::Fenced { store: store(number), token: member(number).token, answer });
     }
 
@@ -268,7 +268,7 @@ fn an_operator_lets_a_partition_go_on_with_what_a_store_has() {
     assert!(!orders(&bench, 3).contains(&Order::Adopt), "it may hold the partition already");
     let Some(Order::Fence(attempt)) = orders(&bench, 3).pop() else { panic!("no fence") };
     let (doubt, watermark, records) = (Doubt::None, Version::ZERO, vec![]);
-    let answer = FenceAnswer { attempt, member: false, doubt, watermark, records };
+    let answer = told(attempt, false, doubt, watermark, records);
     bench.step(Input::Fenced { store: to.store, token: to.token, answer });
     assert!(orders(&bench, 3).contains(&Order::Adopt));
     assert!(!bench.partition.status().serving);
