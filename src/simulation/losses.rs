@@ -154,7 +154,8 @@ impl World {
         if !self.nodes[node].up {
             return;
         }
-        let outage = self.random.between(20 * MILLISECOND, 3 * SECOND);
+        let longest = self.profile.longest_outage.clamp(50 * MILLISECOND, 3 * SECOND);
+        let outage = self.random.between(20 * MILLISECOND, longest);
         self.nodes[node].stop_between();
         self.after_crash(node, outage + 1);
         self.queue.plan(Moment(self.now.0 + outage), Event::BatchFails { node });

@@ -14,8 +14,6 @@ use crate::types::Moment;
 
 /// A node that hears nothing from its source gives the copy up.
 const SOURCE_PATIENCE: u64 = 3 * SECOND;
-/// So many of a hundred reads take far longer than others, while there are faults.
-const SLOW_READS: u64 = 3;
 /// Between two looks at what is due.
 pub(super) const NODE_TICK: u64 = 100 * MILLISECOND;
 
@@ -53,7 +51,7 @@ impl World {
         if self.nodes[index].up && self.nodes[index].boot == boot {
             let reply = self.nodes[index].answer(reads);
             // Readers are threads of their own: one may stand still between reading and answering.
-            let slow = self.chaos && self.random.percent(SLOW_READS);
+            let slow = self.chaos && self.random.percent(self.profile.slow_reads);
             let longest = if slow { self.profile.longest_read } else { 1 };
             let at = Moment(self.now.0 + self.random.below(longest));
             self.queue.plan(at, Event::NodeAnswers { stream, reply });

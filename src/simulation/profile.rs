@@ -55,7 +55,8 @@ pub(super) struct Profile {
     /// So many of a million commits take far longer.
     pub(super) long_commits: u64,
     pub(super) longest_commit: u64,
-    /// A few reads take up to this long.
+    /// So many of a hundred reads take up to the longest.
+    pub(super) slow_reads: u64,
     pub(super) longest_read: u64,
     /// Nodes have the real store, over simulated disks.
     pub(super) real_stores: bool,
@@ -106,6 +107,7 @@ impl Profile {
             disk: random.between(60, 800),
             long_commits: *random.pick(&[0, 500, 10_000]),
             longest_commit: *random.pick(&[20, 300, 2_500]) * MILLISECOND,
+            slow_reads: 3,
             longest_read: *random.pick(&[1, 20, 240]) * MILLISECOND,
             real_stores: random.percent(50) && !mutants::enabled_in_stores(),
             buffered: random.percent(15),
@@ -126,6 +128,13 @@ impl Profile {
         profile.draw_faults(random, harsh);
         if random.percent(25) {
             profile.make_restless(random);
+        }
+        // One of twenty each. Of other draws, so that all other runs stay as they were.
+        match profile.delay % 20 {
+            0 => profile.make_forgetful(random),
+            1 => profile.make_deserted(random),
+            2 => profile.make_late(random),
+            _ => {}
         }
         profile.late_answers &= !profile.loses();
         // A store that may have lost something waits for every member: for a wiped one for ever.
@@ -163,6 +172,67 @@ impl Profile {
         self.rates.leader_cut = rate(150, 800);
         self.rates.node_crash = rate(500, 2_000);
         self.rates.stream_break = rate(200, 1_000);
+    }
+
+    /// Stores that lose the last that they acknowledged, again and again, while a few keys are read and
+    /// written all the time: where it matters that nobody trusts them at once.
+    fn make_forgetful(&mut self, random: &mut Random) {
+        self.clients_per_group = 4;
+        self.keys_per_group = 2;
+        self.think = random.between(4, 10) * MILLISECOND;
+        self.cache_bytes = 0;
+        self.chunk = 1;
+        self.delay = random.between(50, 300);
+        self.buffered = false;
+        self.longest_outage = random.between(50, 400) * MILLISECOND;
+        // Whoever is alone for longer than this is believed, though it may have lost something.
+        self.evict_after = 10 * SECOND;
+        let mut rate = |low, high| Some(random.between(low, high) * MILLISECOND);
+        self.rates = Rates {
+            lost_batch: rate(200, 600),
+            node_pause: rate(200, 1_000),
+            slow_disk: rate(1_000, 4_000),
+            ..Rates::default()
+        };
+    }
+
+    /// Leaders that wait for nobody, and nodes that are away for long: what one of them alone has is
+    /// forgotten, and must be when it is back.
+    fn make_deserted(&mut self, random: &mut Random) {
+        self.nodes = self.nodes.max(4);
+        self.copies = self.copies.max(3);
+        self.floor = 2;
+        self.clients_per_group = 5;
+        // So many that few are written again before somebody returns.
+        self.keys_per_group = 200;
+        self.think = random.between(5, 10) * MILLISECOND;
+        self.peering_grace = random.between(5, 30) * MILLISECOND;
+        self.absent_grace = random.between(30, 100) * MILLISECOND;
+        self.longest_outage = random.between(300, 800) * MILLISECOND;
+        self.evict_after = 2 * SECOND;
+        self.long_delays = random.between(100_000, 200_000);
+        self.longest_delay = random.between(10, 40) * MILLISECOND;
+        let mut rate = |low, high| Some(random.between(low, high) * MILLISECOND);
+        self.rates =
+            Rates { leader_crash: rate(150, 400), node_crash: rate(150, 400), ..Rates::default() };
+    }
+
+    /// Members that tell late what they alone have, while reads of the same keys are under way, and a
+    /// memory that keeps next to nothing.
+    fn make_late(&mut self, random: &mut Random) {
+        self.make_restless(random);
+        self.clients_per_group = 5;
+        self.keys_per_group = 1;
+        self.think = random.between(1, 3) * MILLISECOND;
+        self.peering_grace = random.between(2, 10) * MILLISECOND;
+        self.long_delays = random.between(100_000, 200_000);
+        self.longest_delay = random.between(10, 60) * MILLISECOND;
+        self.slow_reads = 60;
+        self.longest_read = 240 * MILLISECOND;
+        self.cache_bytes = *random.pick(&[300, 500, 1 << 20]);
+        self.buffered = false;
+        self.rates.lost_batch = None;
+        self.rates.leader_crash = Some(random.between(100, 400) * MILLISECOND);
     }
 
     fn draw_faults(&mut self, random: &mut Random, harsh: bool) {

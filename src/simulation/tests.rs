@@ -42,29 +42,29 @@ fn caught(mutant: Mutant, first: u64, seeds: u64) -> Option<(u64, String)> {
     tried.find_map(|seed| noticed(mutant, seed).map(|violation| (seed, violation)))
 }
 
-/// Mistakes that show only where several rare things meet, each with the seed from which on it is
-/// looked for. Seeds 307 and 1313 fail without any mistake: 307 since by rule 3a a leader that lost its
-/// disk founds a new cluster where only a wiped store is there. What is noticed there first is not
-/// shown to be noticed: the three of rules 15 and 15a, `UnpeeredCounts`, `MissingMerged`,
-/// `OverwritingRead`, `ComparingRead`, and `AbsenceKeeps`, for which there is a test of two nodes.
-const RARE: [(Mutant, u64); 16] = [
-    (Mutant::ServedUnconfirmed, 1),
-    (Mutant::UncleanReadAtOnce, 1),
-    (Mutant::UncleanAcknowledgements, 1),
-    (Mutant::PossibleLossAnswers, 1),
-    (Mutant::EarlyBase, 1),
-    (Mutant::AnyEpoch, 1),
-    (Mutant::UnpeeredCounts, 1),
-    (Mutant::EarlyWatermark, 1),
-    (Mutant::KeptRecords, 1),
-    (Mutant::KeptAcknowledgements, 1),
+/// Mistakes that show only where several rare things meet, each with a seed that notices it while the
+/// right code holds; where a change of the simulation has moved it, `one_mutant` finds another.
+const RARE: [(Mutant, u64); 15] = [
+    (Mutant::ServedUnconfirmed, 15),
+    (Mutant::UncleanReadAtOnce, 68),
+    (Mutant::UncleanAcknowledgements, 12),
+    (Mutant::PossibleLossAnswers, 830),
+    (Mutant::ForgottenMember, 99),
+    (Mutant::EarlyBase, 82),
+    (Mutant::AnyEpoch, 20),
+    (Mutant::UnpeeredCounts, 80),
+    (Mutant::EarlyWatermark, 28),
+    (Mutant::KeptRecords, 960),
+    (Mutant::KeptAcknowledgements, 114),
     (Mutant::MissingMerged, 1),
-    (Mutant::FloorWhileFilling, 308),
+    (Mutant::FloorWhileFilling, 1),
     (Mutant::FloorInDoubt, 1),
-    (Mutant::AbsenceKeeps, 308),
-    (Mutant::OverwritingRead, 1),
-    (Mutant::ComparingRead, 1),
+    (Mutant::AbsenceKeeps, 1),
 ];
+
+/// Mistakes that are rarer still, and have a script instead of a seed: the partition's own test
+/// `what_a_copy_said_is_recalled_unless_something_settled_meanwhile` makes them.
+const SCRIPTED: [Mutant; 2] = [Mutant::OverwritingRead, Mutant::ComparingRead];
 
 /// Mistakes that something else makes up for, as far as this simulation goes: messages of one stream
 /// keep their order, so no late answer meets a new token; and what a member reports a second time is
@@ -99,6 +99,7 @@ fn mutants_are_caught() {
     let common: Vec<(Mutant, u64)> = Mutant::ALL
         .into_iter()
         .filter(|mutant| !is_rare(mutant) && !HARMLESS.contains(mutant))
+        .filter(|mutant| !SCRIPTED.contains(mutant))
         .map(|mutant| (mutant, 1))
         .collect();
     assert_eq!(missed(&common, seeds), []);
