@@ -286,7 +286,9 @@ impl Shard {
     /// is open and what is not.
     fn abandon(&mut self) {
         let linked: Vec<StoreId> = self.carrier.links.keys().copied().collect();
-        linked.into_iter().for_each(|store| self.disconnected(store));
+        for store in linked {
+            self.disconnected(store);
+        }
         let late = self.now + NEVER;
         for partition in &mut self.partitions {
             partition.step(late, Input::Tick, &mut self.outputs);
