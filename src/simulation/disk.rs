@@ -274,14 +274,18 @@ fn left_of(
         let same = |entry: &&Entry| (entry.write.version, entry.checksum) == (version, checksum);
         let known = before.records.get(&key_hash).filter(same).map(|entry| entry.write.clone());
         let read = || decode(&reader.read_unvouched(partition, key_hash).ok()??);
-        let write = known.or_else(read)?;
-        Some((key_hash, Entry { write, checksum, unvouched: true }))
+        // What cannot be read is in the index all the same, for as long as nobody vouches for it.
+        let unread = || {
+            let content = Content { key: Key(Bytes::new()), value: None, expires: 0 };
+            Write { version, content }
+        };
+        let write = known.or_else(read).unwrap_or_else(unread);
+        (key_hash, Entry { write, checksum, unvouched: true })
     };
-    let left: Option<_> = reader.unvouched(partition).iter().map(entry).collect();
     Ok(Copy {
         token: None,
         shadow: false,
-        records: left.ok_or_else(|| format!("nobody can read what is left of {partition}"))?,
+        records: reader.unvouched(partition).iter().map(entry).collect(),
         configuration: membership.configuration,
         watermark: membership.watermark,
         floor: membership.garbage_floor,

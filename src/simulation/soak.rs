@@ -89,18 +89,14 @@ pub(super) fn run(limits: Limits, failures: Option<&Path>) {
 
 /// Runs a seed. Says what it came to, and whether it failed.
 fn run_one(seed: u64, failures: Option<&Path>) -> (Counts, bool) {
-    match std::panic::catch_unwind(|| super::run(seed, false)) {
-        Ok(report) => {
-            if let Some(violation) = &report.violation {
-                tell(seed, violation, &reduce(seed), failures);
-            }
-            (report.counts, report.violation.is_some())
-        }
-        Err(_) => {
-            tell(seed, "an assertion failed", &Omission::default(), failures);
-            (Counts::default(), true)
-        }
+    let Ok(report) = std::panic::catch_unwind(|| super::run(seed, false)) else {
+        tell(seed, "an assertion failed", &Omission::default(), failures);
+        return (Counts::default(), true);
+    };
+    if let Some(violation) = &report.violation {
+        tell(seed, violation, &reduce(seed), failures);
     }
+    (report.counts, report.violation.is_some())
 }
 
 /// Prints what repeats a failing run, whole and cut down.

@@ -130,8 +130,10 @@ impl Partition {
     fn admit_operation(&mut self, operation: Operation, out: &mut Vec<Output>) {
         let key_hash = operation.key_hash;
         let state = self.keys.entry(key_hash).or_default();
+        let joins = state.queue.is_empty() && operation.action == Action::Get;
         match &mut state.read {
-            Some(read) if state.queue.is_empty() && operation.action == Action::Get => {
+            // Whoever comes after something has settled must not be told what was before.
+            Some(read) if joins && !read.overtaken => {
                 read.readers.push(waiter(&operation, Waiting::Value));
             }
             _ => {
@@ -388,7 +390,7 @@ impl Partition {
                 return;
             }
         };
-        let damaged = read.damaged;
+        let (damaged, overtaken) = (read.damaged, read.overtaken);
         if let Some(write) = &found {
             self.restore(damaged, write, out);
         }
@@ -397,7 +399,9 @@ impl Partition {
         for reader in self.end_read(key_hash) {
             self.finish_read(key_hash, found.as_ref(), reader, out);
         }
-        self.continue_with_base(key_hash, found.as_ref(), out);
+        if !overtaken {
+            self.continue_with_base(key_hash, found.as_ref(), out);
+        }
         self.drain_key(key_hash, out);
     }
 

@@ -60,6 +60,29 @@ fn what_a_copy_said_is_recalled_unless_something_settled_meanwhile() {
     }
 }
 
+/// Two members report one version; it settles before its content was known, so whoever waits for it
+/// asks a copy. A newer version settles before the copy answers.
+#[test]
+fn whoever_comes_after_a_write_has_settled_is_not_told_what_was_before() {
+    let mut bench = Bench::new(2, Settings { copies: 2, floor: 1, ..Settings::default() });
+    bench.connect(1);
+    bench.answer_fence(1, old(6), vec![summary("k", old(7), 1)]);
+    bench.later(Duration::from_millis(600));
+    let early = bench.submit("k", Action::Get);
+    bench.connect(2);
+    let write = bench.set("k", "new");
+    bench.answer_fence(2, old(6), vec![summary("k", old(7), 1)]);
+    let (_, slow) = bench.last_read().expect("a copy is asked");
+    bench.acknowledge(1, v(1));
+    bench.acknowledge(2, v(1));
+    assert!(matches!(bench.reply(write), Some(Reply::Stored { .. })));
+    let late = bench.submit("k", Action::Get);
+    bench.step(Input::Read { id: slow, answer: found("k", "old", old(7)) });
+    assert!(bench.reply(early).is_some());
+    let value = Bytes::from_static(b"new");
+    assert_eq!(bench.reply(late), Some(&Reply::Value { version: v(1), value }));
+}
+
 #[test]
 fn nothing_is_recalled_once_no_member_stands_behind_it() {
     let mut bench = Bench::serving(2, Settings { copies: 2, ..Settings::default() });
