@@ -111,5 +111,7 @@ mod tests {
         );
         assert_eq!(point.judge(None, v(5), v(6)), Finding::Missing);
         assert!(is_deleted(v(5), v(5)) && !is_deleted(v(6), v(5)));
+        let kept = || !is_deleted(v(5), v(5));
+        assert!(mutants::with(Some(Mutant::AbsenceKeeps), kept), "and a mistake that is noticed");
     }
 }
