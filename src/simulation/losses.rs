@@ -162,10 +162,12 @@ impl World {
     }
 
     /// Only where another copy of each set survives that has not lost anything itself, and when the
-    /// leader has noticed that the node is gone: or it may just be removing that other one.
+    /// leader has noticed that the node is gone: or it may just be removing that other one. Nor while
+    /// it is open which copies count: that one may have been removed before.
     pub(super) fn batch_fails(&mut self, node: usize) {
         let noticed = self.leader.as_ref().is_none_or(|leader| !leader.is_connected(node));
-        let fit = self.chaos && !self.nodes[node].up && noticed && self.survivors(node) >= 1;
+        let safe = self.metadata_is_whole() && self.survivors(node) >= 1;
+        let fit = self.chaos && !self.nodes[node].up && noticed && safe;
         if fit && self.nodes[node].lose_batch() {
             self.counts.losses += 1;
             let (now, lost) = (self.now, self.nodes[node].lost.clone());
