@@ -105,7 +105,11 @@ impl Partition {
 
     fn next_comparison(&self, store: StoreId) -> Next {
         let Some((slot, doubted)) = self.replicas.get(store) else { return Next::Wait };
-        let trusted = if self.has_rolled_forward(slot) { Next::Trust } else { Next::Wait };
+        let mut gone = Slots::NONE;
+        for (slot, _) in self.replicas.members().filter(|(_, it)| self.is_gone(it, doubted.doubt)) {
+            gone.insert(Slots::one(slot));
+        }
+        let trusted = if self.has_rolled_forward(slot, gone) { Next::Trust } else { Next::Wait };
         if doubted.comparisons.passed {
             return trusted;
         }
@@ -119,11 +123,7 @@ impl Partition {
         let mut complete = true;
         for (_, other) in self.replicas.members() {
             let state = self.state_of(other.store);
-            // Nothing is to be had from a member that has lost its copy. One that is away for long may still
-            // return, but is not waited for by stores that most likely lack nothing.
-            let never_came = !state.seen && self.now.since(self.began) >= self.settings.evict_after;
-            let away = state.evicted || never_came;
-            let gone = other.lost || (doubted.doubt == Doubt::Unclean && away);
+            let gone = self.is_gone(other, doubted.doubt);
             if other.store == store || gone || doubted.comparisons.done.contains(&other.store) {
                 continue;
             }
@@ -135,10 +135,22 @@ impl Partition {
         if complete { trusted } else { Next::Wait }
     }
 
+    /// Whether a member is not waited for by one that is in doubt so. Nothing is to be had from a
+    /// member that has lost its copy. One that is away for long may still return, but is not waited for
+    /// by stores that most likely lack nothing.
+    fn is_gone(&self, other: &Replica, doubt: Doubt) -> bool {
+        let state = self.state_of(other.store);
+        let never_came = !state.seen && self.now.since(self.began) >= self.settings.evict_after;
+        other.lost || (doubt == Doubt::Unclean && (state.evicted || never_came))
+    }
+
     /// Whether a copy has all that an earlier epoch left open: each such version, or a newer one of its
-    /// key.
-    fn has_rolled_forward(&self, slot: usize) -> bool {
-        let mut open = self.unsettled.iter().filter(|(version, _)| version.epoch < self.epoch);
+    /// key. What only members have that are gone, and nobody could read from them, is not waited for.
+    fn has_rolled_forward(&self, slot: usize, gone: Slots) -> bool {
+        let mut open = self.unsettled.iter().filter(|(version, entry)| {
+            let reachable = entry.content.is_some() || !gone.contains(entry.acknowledged);
+            version.epoch < self.epoch && reachable
+        });
         open.all(|(version, entry)| {
             let versions = self.keys.get(&entry.key_hash).map(|key| key.unsettled.iter());
             let mut newer = versions.into_iter().flatten().filter(|other| **other >= version);

@@ -171,7 +171,7 @@ impl Partition {
     fn not_a_member(&mut self, store: StoreId, out: &mut Vec<Output>) {
         let first = self.configuration.version == ConfigurationVersion::FIRST;
         let forced = self.forced == Some(self.configuration.version);
-        let Some((_, replica)) = self.replicas.get_mut(store) else { return };
+        let Some((slot, replica)) = self.replicas.get_mut(store) else { return };
         if (first || forced) && !replica.begun {
             replica.begun = true;
             let order = if forced { Order::Adopt } else { Order::Begin };
@@ -180,6 +180,9 @@ impl Partition {
         } else {
             replica.disown(self.now);
             replica.lost = true;
+            // What it acknowledged it has no longer.
+            self.unsettled.forget_slot(slot);
+            self.forget_lost(out);
             self.reconfigure(out);
         }
     }

@@ -119,3 +119,18 @@ fn a_member_is_not_trusted_before_it_has_what_an_earlier_epoch_left_open() {
     bench.later(Duration::from_millis(50));
     assert_eq!(bench.doubt_of(2), Doubt::None);
 }
+
+#[test]
+fn what_only_a_member_has_that_is_gone_does_not_keep_another_in_doubt() {
+    let mut bench = Bench::new(2, Settings { copies: 2, floor: 2, ..Settings::default() });
+    bench.connect(1);
+    bench.answer_fence(1, old(6), vec![summary("k", old(7), 1)]);
+    bench.event(1, StoreEvent::Disconnected);
+    bench.connect(2);
+    bench.answer_doubting(2, Doubt::Unclean, old(6), vec![]);
+    bench.later(Duration::from_secs(1));
+    assert_eq!(bench.doubt_of(2), Doubt::Unclean, "the other one may be back");
+    bench.event(1, StoreEvent::Evicted);
+    bench.later(Duration::from_secs(1));
+    assert_eq!(bench.doubt_of(2), Doubt::None);
+}

@@ -115,6 +115,21 @@ fn a_member_whose_new_copy_failed_is_still_one_that_lost_its_copy() {
 }
 
 #[test]
+fn what_only_a_member_had_that_lost_it_is_waited_for_no_more() {
+    let mut bench = Bench::new(3, Settings { copies: 3, ..Settings::default() });
+    for number in 1..=2 {
+        bench.connect(number);
+        bench.answer_fence(number, old(6), vec![]);
+    }
+    bench.connect(3);
+    bench.answer_fence(3, old(6), vec![summary("k", old(7), 1)]);
+    assert_eq!(bench.partition.status().unsettled, 1, "it may have been acknowledged");
+    bench.event(3, StoreEvent::Disconnected);
+    bench.connect_lost(3);
+    assert_eq!(bench.partition.status().unsettled, 0, "the others would have it, too");
+}
+
+#[test]
 fn a_configuration_is_told_before_any_watermark_reached_under_it() {
     let mut bench = Bench::serving(3, Settings { copies: 3, ..Settings::default() });
     bench.set("k", "v");
