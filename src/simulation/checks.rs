@@ -99,6 +99,15 @@ impl Counts {
     }
 }
 
+/// Which version deletes a key, if an item is of one.
+fn delete_of(item: &Item) -> Option<(PartitionId, KeyHash, Version)> {
+    let (Item::Put(partition, key_hash, write) | Item::Install(partition, key_hash, write)) = item
+    else {
+        return None;
+    };
+    write.content.value.is_none().then_some((*partition, *key_hash, write.version))
+}
+
 impl World {
     pub(super) fn violate(&mut self, violation: String) {
         let now = self.now;
@@ -247,15 +256,20 @@ impl World {
         }
     }
 
+    /// A node goes down: what it was committing may be durable all the same.
+    pub(super) fn note_deletes_under_way(&mut self, node: usize) {
+        let under_way = self.nodes[node].committing.as_ref();
+        let deletes = under_way.iter().flat_map(|group| &group.items).filter_map(delete_of);
+        self.checks.deletes.extend(deletes);
+    }
+
     /// Invariants C, D and H, as something becomes durable on a node.
     pub(super) fn check_item(&mut self, node: usize, item: &Item) {
         match item {
             Item::Put(partition, key_hash, write) | Item::Install(partition, key_hash, write) => {
                 let checksum = checksum(*partition, write);
                 let place = (*partition, *key_hash, write.version);
-                if write.content.value.is_none() {
-                    self.checks.deletes.insert(place);
-                }
+                self.checks.deletes.extend(delete_of(item));
                 if *self.checks.checksums.entry(place).or_insert(checksum) != checksum {
                     self.violate(format!("C: {place:?} has two contents"));
                 }

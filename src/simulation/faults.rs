@@ -159,6 +159,7 @@ impl World {
         if !self.nodes[node].up {
             return;
         }
+        self.note_deletes_under_way(node);
         self.nodes[node].crash(&mut self.random);
         self.after_crash(node, outage);
     }
@@ -269,7 +270,8 @@ impl World {
         if !self.metadata_is_whole() {
             return;
         }
-        if self.survivors(node) >= 2 {
+        // With a floor of one the leader may even go on with the lost one alone.
+        if self.survivors(node) >= 2 && self.profile.floor >= 2 {
             self.crash_node(node);
             self.lose_disk(node);
         } else {

@@ -175,16 +175,18 @@ impl World {
         }
     }
 
-    /// The machine of a node goes down.
+    /// The machine of a node goes down. While the leader's disk is lost, too, that is one loss too many
+    /// for a buffered store: a copy that is no member as far as stores know may be the only other one.
     pub(super) fn cut_power_of(&mut self, node: usize) {
         if !self.nodes[node].up {
             return;
         }
-        if !self.nodes[node].is_buffered() {
+        if !self.nodes[node].is_buffered() || !self.metadata_is_whole() {
             return self.crash_node(node);
         }
         self.counts.losses += 1;
         let now = self.now;
+        self.note_deletes_under_way(node);
         self.nodes[node].lose_power(&mut self.random);
         self.trace.line(now, || format!("node {node} loses its power"));
         let outage = self.outage();
