@@ -281,9 +281,10 @@ impl World {
             self.feed(index, Input::Configured(configuration.version));
         }
         if self.metadata.doomed {
-            return self.lose_metadata();
+            self.lose_metadata();
         }
-        if self.metadata.writing.is_empty() {
+        let same = self.leader_mut(incarnation).is_some();
+        if same && self.metadata.writing.is_empty() {
             self.write_metadata();
         }
     }

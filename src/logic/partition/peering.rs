@@ -147,8 +147,11 @@ impl Partition {
             })
             .map(|(version, _)| version)
             .collect();
-        for version in lost {
+        for version in lost.iter().copied() {
             self.forget(version, out);
+        }
+        if !lost.is_empty() {
+            self.advance_watermark();
         }
     }
 

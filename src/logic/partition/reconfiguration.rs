@@ -191,7 +191,9 @@ impl Partition {
         self.require();
     }
 
-    /// Rule 6: what settles a write is both the committed set and the proposed one.
+    /// Rule 6: what settles a write is both the committed set and the proposed one, each member under
+    /// its token. A copy that is being filled in the place of a member that lost its own cannot speak
+    /// for it: until it is a member itself it has no authority, should all others be lost.
     fn require(&mut self) {
         self.required = Slots::NONE;
         let proposed = self.proposed.iter().flat_map(|proposed| &proposed.members);
@@ -202,9 +204,9 @@ impl Partition {
         let removed_already = self.proposed.is_some() && mutants::enabled(Mutant::RemovedInMemory);
         let committed = self.configuration.members.iter().filter(|_| !removed_already);
         for member in committed.chain(proposed) {
-            if let Some(slot) = self.replicas.slot_of(member.store) {
-                self.required.insert(Slots::one(slot));
-            }
+            let replica = self.replicas.get(member.store);
+            let itself = replica.filter(|(_, replica)| replica.token == member.token);
+            self.required.insert(itself.map_or(Slots::VACANT, |(slot, _)| Slots::one(slot)));
         }
     }
 

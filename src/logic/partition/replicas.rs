@@ -15,13 +15,15 @@ pub(super) const MAX_SLOTS: usize = 16;
 
 /// A set of slots, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Slots(u16);
+pub(super) struct Slots(u32);
 
 impl Slots {
     pub(super) const NONE: Self = Self(0);
+    /// A slot that no copy is ever in: a set with it is contained in none that copies made.
+    pub(super) const VACANT: Self = Self(1 << MAX_SLOTS);
 
     pub(super) fn one(slot: usize) -> Self {
-        Self(1u16.checked_shl(u32::try_from(slot).unwrap_or(u32::MAX)).unwrap_or(0))
+        Self(1u32.checked_shl(u32::try_from(slot).unwrap_or(u32::MAX)).unwrap_or(0))
     }
 
     pub(super) fn contains(self, other: Self) -> bool {

@@ -130,6 +130,48 @@ fn what_only_a_member_had_that_lost_it_is_waited_for_no_more() {
 }
 
 #[test]
+fn what_only_a_removed_member_had_holds_up_no_watermark() {
+    let mut bench = Bench::new(3, Settings { copies: 3, ..Settings::default() });
+    for number in 1..=2 {
+        bench.connect(number);
+        bench.answer_fence(number, old(6), vec![]);
+    }
+    bench.connect(3);
+    bench.answer_fence(3, old(6), vec![summary("k", old(7), 1)]);
+    bench.event(3, StoreEvent::Disconnected);
+    bench.event(3, StoreEvent::Evicted);
+    let left = bench.proposals().pop().expect("it is removed");
+    assert_eq!(left.members[..], [member(1), member(2)]);
+    bench.step(Input::Configured(left.version));
+    assert_eq!(bench.partition.status().unsettled, 0);
+    assert_eq!(bench.partition.watermark(), v(0), "with nothing more to come");
+}
+
+#[test]
+fn what_a_copy_in_a_members_place_acknowledges_settles_nothing_before_it_is_that_member() {
+    let mut bench = Bench::new(2, Settings { copies: 2, floor: 2, ..Settings::default() });
+    bench.connect(1);
+    bench.answer_fence(1, old(6), vec![summary("k", old(7), 1)]);
+    bench.connect_lost(2);
+    bench.later(Duration::from_millis(600));
+    let read = bench.submit("k", Action::Get);
+    bench.later(Duration::from_millis(1));
+    let (_, fetch) = bench.last_read().expect("the value is fetched");
+    bench.step(Input::Read { id: fetch, answer: found("k", "value", old(7)) });
+    let Member { store, token } = bench.admit(2);
+    bench.step(Input::Acknowledged { store, token, version: old(7) });
+    assert_eq!(bench.reply(read), None, "were the first one lost, nobody could tell");
+    bench.step(Input::Copied { store, token, complete: true });
+    bench.step(Input::Finished { store, token });
+    bench.answer_fence(2, Version::ZERO, vec![]);
+    let next = bench.proposals().pop().expect("it is to be a member");
+    assert_eq!(bench.reply(read), None, "that is not durable yet");
+    bench.step(Input::Configured(next.version));
+    let value = Bytes::from_static(b"value");
+    assert_eq!(bench.reply(read), Some(&Reply::Value { version: old(7), value }));
+}
+
+#[test]
 fn a_configuration_is_told_before_any_watermark_reached_under_it() {
     let mut bench = Bench::serving(3, Settings { copies: 3, ..Settings::default() });
     bench.set("k", "v");
