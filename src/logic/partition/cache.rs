@@ -5,6 +5,7 @@
 //!
 //! * what enters `U` leaves the cache, and comes back when it has settled, before anybody is told
 //!   (rule 42). So whoever finds a value here finds one that no acknowledged write has replaced;
+//! * a key that nobody has read does not enter it by being written;
 //! * what a read finds enters only if no version of the key has settled since the read was sent, and
 //!   none is under way (rule 43);
 //! * a partition's entries count only while its *door* is open: while the partition serves and a
@@ -71,7 +72,7 @@ pub struct Figures {
     pub bytes: u64,
 }
 
-/// The values of a leader's partitions that were settled or read last. Clones share them.
+/// The values of a leader's partitions that were read last, as they have settled since. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Cache(Arc<Shared>);
 
@@ -176,10 +177,9 @@ impl Cache {
         entries.insert(key_hash, Cached { version, value });
     }
 
-    pub(super) fn forget(&self, key_hash: KeyHash) {
-        if let Some(entries) = &self.0.entries {
-            entries.remove(&key_hash);
-        }
+    /// Forgets a key. Whether it was remembered.
+    pub(super) fn forget(&self, key_hash: KeyHash) -> bool {
+        self.0.entries.as_ref().is_some_and(|entries| entries.remove(&key_hash).is_some())
     }
 
     /// Forgets everything, of all partitions.

@@ -30,26 +30,35 @@ impl Partition {
     }
 
     /// A version enters `U`: until it has settled, nothing but the partition itself can tell what a
-    /// reader may see.
-    pub(super) fn uncache(&self, key_hash: KeyHash, version: Version, content: Option<&Content>) {
+    /// reader may see. Says whether the key was remembered.
+    pub(super) fn uncache(
+        &self,
+        key_hash: KeyHash,
+        version: Version,
+        content: Option<&Content>,
+    ) -> bool {
         match content {
-            _ if mutants::enabled(Mutant::KeptEntry) => {}
+            _ if mutants::enabled(Mutant::KeptEntry) => false,
             Some(content) if mutants::enabled(Mutant::CachedUnsettled) => {
                 self.cache.put(key_hash, Some(version), content.value.as_ref());
+                true
             }
             _ => self.cache.forget(key_hash),
         }
     }
 
-    /// A version has settled: it is cached before anybody is told, unless a newer one is under way.
-    /// What is being read meanwhile is older.
+    /// A version has settled: if somebody reads the key, it is cached before anybody is told, unless a
+    /// newer one is under way. What is being read meanwhile is older. What is only ever written takes
+    /// the place of nothing that is read, and costs nothing.
     pub(super) fn cache_settled(&mut self, version: Version, entry: &Entry) {
         let Some(state) = self.keys.get_mut(&entry.key_hash) else { return };
         state.overtake_read();
+        let is_read = state.remembered || state.read.is_some();
         let Some(content) = entry.content.as_ref().filter(|_| state.unsettled.is_empty()) else {
             return;
         };
-        if content.is_cacheable() && !mutants::enabled(Mutant::KeptEntry) {
+        let cacheable = content.is_cacheable() && !mutants::enabled(Mutant::KeptEntry);
+        if cacheable && is_read {
             self.cache.put(entry.key_hash, Some(version), content.value.as_ref());
         }
     }

@@ -14,7 +14,7 @@ use crate::types::{KeyHash, Member};
 
 use super::Partition;
 use super::io::{Order, Output, Write};
-use super::operations::KeyRead;
+use super::keys::KeyRead;
 use super::replicas::Slots;
 
 /// How long copies are asked for a record that another could not read.

@@ -18,7 +18,7 @@
 //! the very same code through crashes that a test with real processes would meet once a year.
 //!
 //! * [`io`] - inputs and outputs.
-//! * `operations` - clients: what waits for what on a key (rules 4, 9 to 11, 35 to 39).
+//! * `operations`, `keys` - clients: what waits for what on a key (rules 4, 9 to 11, 35 to 39).
 //! * `settling` - versions, acknowledgements, the watermark (rules 5, 6, 14, 18).
 //! * `peering` - what members held when this epoch began (rules 12, 13, 15).
 //! * `doubt` - members that may lack what they acknowledged (rules 15, 15a).
@@ -38,6 +38,7 @@ pub mod cache;
 mod caching;
 mod doubt;
 pub mod io;
+mod keys;
 mod mending;
 mod operations;
 mod peering;
@@ -64,7 +65,8 @@ use crate::types::{
 };
 use cache::Cache;
 use io::{Input, Operation, Output, StoreEvent};
-use operations::{KeyState, Reading};
+use keys::KeyState;
+use operations::Reading;
 use replicas::{Replica, Replicas, Slots, StoreState};
 use tombstones::Garbage;
 use unsettled::Unsettled;

@@ -5,7 +5,6 @@
 //! change between its read and its use (rule 36), and a connection's pipelined requests on one key
 //! keep their order. A read of a key with an unsettled version waits for that (rule 10).
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -17,53 +16,10 @@ use super::cache::Cached;
 use super::io::{
     Action, Content, Operation, Output, ReadAnswer, ReadId, Reply, Unavailable, Write,
 };
+use super::keys::{KeyRead, KeyState};
 use super::replicas::Slots;
 use super::unsettled::{Waiter, Waiting};
 use crate::logic::mutants::{self, Mutant};
-
-/// What is under way on one key.
-#[derive(Clone, Debug, Default)]
-pub(super) struct KeyState {
-    /// Its versions in `U`, oldest first.
-    pub(super) unsettled: SmallVec<[Version; 2]>,
-    pub(super) read: Option<KeyRead>,
-    queue: VecDeque<Operation>,
-}
-
-impl KeyState {
-    /// What is being read may be older than what has settled since.
-    pub(super) fn overtake_read(&mut self) {
-        if let Some(read) = &mut self.read {
-            read.overtaken = true;
-        }
-    }
-
-    /// Whether what a copy says may be older than what has settled, or is about to be.
-    pub(super) fn is_overtaken(&self) -> bool {
-        !self.unsettled.is_empty() || self.read.as_ref().is_none_or(|read| read.overtaken)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.unsettled.is_empty() && self.read.is_none() && self.queue.is_empty()
-    }
-}
-
-/// A read of a key's copies, perhaps of several in turn.
-#[derive(Clone, Debug, Default)]
-pub(super) struct KeyRead {
-    /// Who hears the value; an operation that needs it as its base is at the front of the queue.
-    readers: SmallVec<[Waiter; 1]>,
-    pub(super) tried: Slots,
-    pub(super) failed: Slots,
-    /// Copies that have the record and cannot read it.
-    pub(super) damaged: Slots,
-    pub(super) asked: Option<(usize, Moment)>,
-    /// A version of the key has settled since it was sent (rule 43).
-    overtaken: bool,
-    /// Every read sent for it. None of their answers may outlive it: a late one knows nothing of
-    /// what was written since.
-    ids: SmallVec<[ReadId; 2]>,
-}
 
 /// What an outstanding read is for.
 #[derive(Clone, Copy, Debug)]
@@ -195,6 +151,7 @@ impl Partition {
         let waiter = waiter(operation, Waiting::Value);
         let newest = self.newest_unsettled(key_hash);
         if let Some(version) = newest.filter(|_| !mutants::enabled(Mutant::DirtyRead)) {
+            self.keys.entry(key_hash).or_default().remembered = true;
             self.wait_for(version, waiter);
         } else if let Some(cached) = self.cached(key_hash) {
             self.cache.count_hits(1);

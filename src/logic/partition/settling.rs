@@ -28,7 +28,7 @@ impl Partition {
         self.seq += 1;
         self.sequenced = self.now;
         let version = Version::new(self.epoch, self.seq);
-        self.uncache(key_hash, version, Some(&content));
+        let remembered = self.uncache(key_hash, version, Some(&content));
         if content.value.is_none() {
             self.garbage.deleted(version);
         }
@@ -46,7 +46,9 @@ impl Partition {
             superseded: false,
         };
         self.unsettled.insert(version, entry);
-        self.keys.entry(key_hash).or_default().unsettled.push(version);
+        let state = self.keys.entry(key_hash).or_default();
+        state.unsettled.push(version);
+        state.remembered |= remembered;
     }
 
     /// Copies that take live writes and are not among those that have this one already. A member

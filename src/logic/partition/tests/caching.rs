@@ -7,19 +7,32 @@ use super::*;
 fn what_has_settled_is_recalled_and_what_is_changing_is_not() {
     let mut bench = Bench::serving(2, Settings { copies: 2, ..Settings::default() });
     bench.set("k", "old");
+    let waiting = bench.submit("k", Action::Get);
     bench.acknowledge(1, v(1));
     assert_eq!(bench.recalled("k"), None, "not before it has settled");
     bench.acknowledge(2, v(1));
     assert_eq!(bench.recalled("k").as_deref(), Some("old".as_bytes()));
     let read = bench.submit("k", Action::Get);
     let value = Bytes::from_static(b"old");
-    assert_eq!(bench.reply(read), Some(&Reply::Value { version: v(1), value }));
+    let reply = Some(&Reply::Value { version: v(1), value });
+    assert_eq!((bench.reply(waiting), bench.reply(read)), (reply, reply));
     assert_eq!(bench.last_read(), None, "no copy was asked");
     bench.set("k", "new");
     assert_eq!(bench.recalled("k"), None);
     bench.acknowledge(1, v(2));
     bench.acknowledge(2, v(2));
     assert_eq!(bench.recalled("k").as_deref(), Some("new".as_bytes()));
+}
+
+#[test]
+fn what_nobody_reads_is_not_remembered() {
+    let mut bench = Bench::serving(2, Settings { copies: 2, ..Settings::default() });
+    for seq in [1, 2] {
+        bench.set("k", "value");
+        bench.acknowledge(1, v(seq));
+        bench.acknowledge(2, v(seq));
+    }
+    assert_eq!(bench.cache.figures().bytes, 0);
 }
 
 /// While a copy is read for `k`, a member that was away tells of a version that nobody else has, it
@@ -87,6 +100,7 @@ fn whoever_comes_after_a_write_has_settled_is_not_told_what_was_before() {
 fn nothing_is_recalled_once_no_member_stands_behind_it() {
     let mut bench = Bench::serving(2, Settings { copies: 2, ..Settings::default() });
     bench.set("k", "value");
+    bench.submit("k", Action::Get);
     bench.acknowledge(1, v(1));
     bench.acknowledge(2, v(1));
     bench.event(1, StoreEvent::Disconnected);
@@ -103,6 +117,7 @@ fn nothing_is_recalled_once_no_member_stands_behind_it() {
 fn what_may_be_newer_than_what_survived_is_recalled_no_more() {
     let mut bench = Bench::serving(2, Settings { copies: 2, floor: 1, ..Settings::default() });
     bench.set("k", "lost");
+    bench.submit("k", Action::Get);
     bench.acknowledge(1, v(1));
     bench.acknowledge(2, v(1));
     bench.event(1, StoreEvent::Disconnected);
@@ -123,6 +138,7 @@ fn what_may_be_newer_than_what_survived_is_recalled_no_more() {
 fn an_update_finds_its_base_in_the_cache() {
     let mut bench = Bench::serving(2, Settings { copies: 2, ..Settings::default() });
     bench.submit("k", Action::Delete);
+    bench.submit("k", Action::Get);
     bench.acknowledge(1, v(1));
     bench.acknowledge(2, v(1));
     let update = bench.submit("k", Action::Update(Bytes::from_static(b"new")));
