@@ -10,6 +10,7 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 use common::{Cluster, LineClient, Load, Options, eventually, timed};
@@ -278,4 +279,28 @@ fn deleted_keys_are_forgotten_and_stay_deleted_when_a_node_returns() {
             if reply.starts_with(expected) { Ok(()) } else { Err(reply) }
         });
     }
+}
+
+#[test]
+fn slots_are_listed_with_whoever_has_them() {
+    let mut cluster = Cluster::start(2, 2);
+    let list = |data: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hatokuse"));
+        let output = command.args(["slots", "ls", "-o", "json", "--data"]).arg(data).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        listed["slots"].as_array().unwrap().clone()
+    };
+    let data = cluster.node_data(0);
+    let running = list(&data);
+    assert_eq!(running.len(), 1);
+    assert_eq!(running[0]["state"], "running");
+    assert_eq!(running[0]["store"], id(&cluster, 0));
+    assert!(running[0]["bytes"].as_u64().unwrap() > 0, "{running:?}");
+    cluster.kill_node(0);
+    let asleep = list(&data);
+    assert_eq!(asleep[0]["state"], "asleep", "its lock is gone with its process");
+    assert_eq!(asleep[0]["cluster"], running[0]["cluster"]);
+    assert!(list(cluster.directory()).is_empty(), "there are no slots elsewhere");
 }

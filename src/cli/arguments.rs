@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::output::Format;
+use super::slots::SlotsCommand;
 use crate::config::Override;
 use crate::types::StoreId;
 
@@ -170,6 +171,8 @@ Start every node of the cluster first: one that stays away may be the only one t
 writes. Shows who has come and what is missing, and asks before it does anything; until then nothing
 is changed. Exit code 3 if some partitions have no whole copy on any node that came.")]
     RebuildMetadata(RebuildArguments),
+    /// Look at the slots of a data directory, each of which holds a node's store
+    Slots(SlotsArguments),
     /// Go on with what is left of partitions that lost all their copies
     #[command(after_help = "\
 Example:
@@ -339,6 +342,13 @@ pub(super) struct NodeIdentity {
     /// Its identity, as `hatokuse nodes` lists it
     #[arg(value_name = "ID")]
     pub(super) id: StoreId,
+}
+
+/// What to do with slots.
+#[derive(Args, Debug)]
+pub(super) struct SlotsArguments {
+    #[command(subcommand)]
+    pub(super) command: SlotsCommand,
 }
 
 /// What to drain, and how.

@@ -25,6 +25,7 @@ mod output;
 mod rebuild;
 mod recovery;
 mod serve;
+mod slots;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Outcome> {
         Command::Where(key) => ask(operations::where_(&global, &mut output, key)),
         Command::RebuildMetadata(arguments) => ask(rebuild::run(&global, &mut output, arguments)),
         Command::ForceRecover(arguments) => ask(recovery::run(&global, &mut output, arguments)),
+        Command::Slots(slots) => slots::run(&global, &mut output, slots.command),
         Command::Health(health) => ask(health::run(&global, &mut output, health)),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -231,7 +231,10 @@ impl World {
                 }
                 self.feed_all(&io::Input::Copies { wanted: copies, floor });
             }
-            Output::Departure { .. } | Output::Stalled(_) | Output::AllLate => {}
+            Output::Departure { .. }
+            | Output::Newcomer { .. }
+            | Output::Stalled(_)
+            | Output::AllLate => {}
         }
     }
 

@@ -25,6 +25,11 @@ fn read(paths: &Paths, overrides: Vec<Override>) -> anyhow::Result<Settings> {
     Ok(load::load(paths, std::env::vars_os(), overrides)?)
 }
 
+/// The settings of whoever reads what a node has written.
+pub(super) fn settings(global: &Global, overrides: Vec<Override>) -> anyhow::Result<Settings> {
+    read(&paths(global, None), overrides)
+}
+
 /// Where the configuration is, named file by file, so that none can be missed later.
 fn paths(global: &Global, tolerance: Option<&PathBuf>) -> Paths {
     let paths = Paths { config: global.config.clone(), tolerance: tolerance.cloned() };

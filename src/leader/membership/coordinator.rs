@@ -388,6 +388,14 @@ impl Coordinator {
             Output::Departure { store, boot, partitions_left, may_stop } => {
                 self.depart(store, boot, partitions_left, may_stop);
             }
+            Output::Newcomer { store, away } => {
+                let away: Vec<_> = away.iter().map(ToString::to_string).collect();
+                tracing::warn!(
+                    %store, away = away.join(" "),
+                    "a store is new while others, which were live until lately, are away; if it was to be \
+                     one of them, its data directory is not the one it had"
+                );
+            }
             Output::Stalled(late) => {
                 tracing::warn!(?late, "the leader was stalled; nobody is blamed");
             }

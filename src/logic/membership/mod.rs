@@ -33,6 +33,7 @@
 
 mod bootstrap;
 mod departure;
+mod newcomers;
 mod operations;
 mod outdated;
 mod rebuild;
@@ -252,6 +253,13 @@ pub enum Output {
         partitions_left: usize,
         /// Whether it may stop now.
         may_stop: bool,
+    },
+    /// For the log: a store is new while others, which were live until lately, are away.
+    Newcomer {
+        /// The new one.
+        store: StoreId,
+        /// The others.
+        away: Vec<StoreId>,
     },
     /// For the log: the leader was stalled for this long, and blamed nobody.
     Stalled(Duration),
@@ -476,6 +484,7 @@ impl Membership {
     }
 
     fn accept(&mut self, now: Moment, registration: Registration, out: &mut Vec<Output>) {
+        self.notice_newcomer(now, &registration, out);
         let Registration { store, boot, address, admin_address, .. } = registration;
         let known = self.members.get(&store);
         let placed = known.is_some_and(|info| info.placed);

@@ -176,6 +176,10 @@ impl Cast {
                 let word = if may_stop { "may stop" } else { "waits" };
                 format!("{} {word}, {partitions_left} partitions left", number(store))
             }
+            Output::Newcomer { store, away } => {
+                let away: Vec<_> = away.into_iter().map(number).collect();
+                format!("{} is new while {away:?} are away", number(store))
+            }
             Output::Stalled(late) => format!("stalled {late:?}"),
             Output::AllLate => "all late".into(),
         }

@@ -9,24 +9,41 @@
 //! since there were more nodes; and as many nodes as there were at the end find the stores there were
 //! at the end, whichever numbers these have. The slot's identity - a random `store_id`, and
 //! the cluster once it has joined one - lies in a small text file that is replaced atomically.
+//!
+//! Where locks do not work - some network file systems say that they lock and do not - two nodes would
+//! take one store, and destroy it. So each lock is tried a second time, when it must be refused; a
+//! file system that grants it is refused itself.
+//!
+//! [`list`] tells what lies in the slots of a data directory, for people.
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::disk;
 use super::disk::real::RealDisk;
 use crate::runtime::clock;
 use crate::types::{ClusterId, IndexKey, PartitionCount, StoreId};
 
+mod listing;
+
+pub use listing::{SlotState, SlotStatus, list};
+
 const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
 /// The file that makes a slot a retired one.
 const RETIRED: &str = "retired";
 const FORMAT: &str = "1";
+/// A node marks its slot as used at least this often. A lock on one that was not is somebody's who only
+/// looks.
+const IN_USE: Duration = Duration::from_secs(30);
+/// How long somebody who only looks is waited for, how often.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 10;
 
 /// A slot could not be taken or used.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +75,18 @@ pub enum SlotError {
     Taken {
         /// The directory.
         path: PathBuf,
+    },
+    /// Two processes could take one directory.
+    #[error(
+        "file locks do not work in {}: {problem}; two nodes could take one store. Use a local \
+         file system, or one that supports flock(2)",
+        path.display()
+    )]
+    NoLocks {
+        /// The directory.
+        path: PathBuf,
+        /// What was seen.
+        problem: String,
     },
     /// The identity file makes no sense to this build.
     #[error("{}: {problem}; restore the file from a copy, or move the slot away", path.display())]
@@ -95,16 +124,36 @@ pub struct DirectoryLock {
 impl DirectoryLock {
     /// Locks a directory, which must exist; [`SlotError::Taken`] if another process has it.
     pub fn take(directory: &Path) -> Result<Self, SlotError> {
-        let path = directory.join(LOCK);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(&path).map_err(failed("open", &path))?;
+        let file = open_lock(directory)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => {
+                let second = open_lock(directory)?;
+                is_kept(directory, second.try_lock())?;
+                Ok(Self { _file: file })
+            }
             Err(TryLockError::WouldBlock) => Err(SlotError::Taken { path: directory.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+            Err(TryLockError::Error(error)) => {
+                Err(SlotError::NoLocks { path: directory.to_owned(), problem: error.to_string() })
+            }
         }
     }
+}
+
+fn open_lock(directory: &Path) -> Result<File, SlotError> {
+    let path = directory.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(&path).map_err(failed("open", &path))
+}
+
+/// Whether a lock that is held is refused to whoever asks for it next, by what he was answered.
+fn is_kept(directory: &Path, second: Result<(), TryLockError>) -> Result<(), SlotError> {
+    let problem = match second {
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Ok(()) => "the same lock was granted twice".to_owned(),
+        Err(TryLockError::Error(error)) => error.to_string(),
+    };
+    Err(SlotError::NoLocks { path: directory.to_owned(), problem })
 }
 
 /// What a store learns when it joins a cluster.
@@ -151,7 +200,7 @@ impl Slot {
             if directory.join(RETIRED).exists() {
                 continue;
             }
-            match DirectoryLock::take(&directory) {
+            match take_if_free(&directory) {
                 Ok(lock) => {
                     mark_used(&directory);
                     return Self::settle(directory, lock, new_store_id);
@@ -233,12 +282,38 @@ impl Slot {
     }
 }
 
+/// Takes a slot. A lock on one that no node can be using is looked at again: somebody lists the slots.
+fn take_if_free(directory: &Path) -> Result<DirectoryLock, SlotError> {
+    let mut taken = DirectoryLock::take(directory);
+    for _ in 0..LOOKS {
+        if !matches!(taken, Err(SlotError::Taken { .. })) || is_in_use(directory) {
+            break;
+        }
+        thread::sleep(LOOK);
+        taken = DirectoryLock::take(directory);
+    }
+    taken
+}
+
+/// Whether a slot was marked as used lately, or it is not known when.
+fn is_in_use(directory: &Path) -> bool {
+    let age = last_used(directory).map(|used| now().duration_since(used));
+    age.is_none_or(|age| age.is_ok_and(|age| age < IN_USE))
+}
+
+fn last_used(directory: &Path) -> Option<SystemTime> {
+    directory.join(LOCK).metadata().and_then(|it| it.modified()).ok()
+}
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(clock::wall_milliseconds()).unwrap_or(0))
+}
+
 /// The slots there may be: those used last first, those that nobody has used by their number.
 fn in_order(slots: &Path, max_slots: u16) -> Vec<PathBuf> {
-    let used = |directory: &Path| directory.join(LOCK).metadata().and_then(|it| it.modified()).ok();
     let mut all: Vec<_> = (1..=max_slots)
         .map(|number| slots.join(format!("{number:04}")))
-        .map(|directory| (Reverse(used(&directory)), directory))
+        .map(|directory| (Reverse(last_used(&directory)), directory))
         .collect();
     all.sort_unstable();
     all.into_iter().map(|(_, directory)| directory).collect()
@@ -246,10 +321,8 @@ fn in_order(slots: &Path, max_slots: u16) -> Vec<PathBuf> {
 
 /// Marks a slot as in use now. Without the mark it may be found later than others; no more.
 pub fn mark_used(directory: &Path) {
-    let millis = u64::try_from(clock::wall_milliseconds()).unwrap_or(0);
-    let now = UNIX_EPOCH + Duration::from_millis(millis);
     let file = OpenOptions::new().write(true).open(directory.join(LOCK));
-    if let Err(error) = file.and_then(|file| file.set_modified(now)) {
+    if let Err(error) = file.and_then(|file| file.set_modified(now())) {
         tracing::debug!(%error, path = %directory.display(), "a slot cannot be marked as used");
     }
 }
@@ -421,6 +494,32 @@ mod tests {
         refused(&format!("{text}more=1\n"), "a line too many");
         let short = text.lines().take(4).collect::<Vec<_>>().join("\n");
         refused(&short, "'partitions=...' is missing");
+    }
+
+    #[test]
+    fn a_file_system_that_grants_a_lock_twice_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        let file = open_lock(data.path()).unwrap();
+        let second = open_lock(data.path()).unwrap();
+        let unlocked = second.try_lock();
+        let error = is_kept(data.path(), unlocked).unwrap_err();
+        assert!(error.to_string().contains("granted twice"), "{error}");
+        is_kept(data.path(), file.try_lock()).unwrap();
+    }
+
+    #[test]
+    fn a_slot_that_somebody_only_looks_at_is_waited_for() {
+        let data = tempfile::tempdir().unwrap();
+        let slot = take(data.path(), 2, 1).unwrap();
+        let directory = slot.directory().to_owned();
+        drop(slot);
+        let looking = open_lock(&directory).unwrap();
+        looking.set_modified(UNIX_EPOCH).unwrap();
+        looking.lock_shared().unwrap();
+        let taking = thread::spawn(move || take(data.path(), 2, 2).unwrap().identity().store);
+        thread::sleep(LOOK);
+        drop(looking);
+        assert_eq!(taking.join().unwrap(), StoreId::from_number(1), "it was not passed over");
     }
 
     #[test]
