@@ -114,6 +114,8 @@ impl Partition {
         }
         *filling = Filling::Finished;
         replica.floor = answer.floor;
+        // It may have been a member before, and have dropped tombstones that its source has.
+        self.garbage.told(answer);
         for summary in &answer.records {
             if let Some(entry) = self.unsettled.get_mut(summary.version) {
                 entry.acknowledged.insert(Slots::one(slot));

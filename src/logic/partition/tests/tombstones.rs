@@ -94,6 +94,32 @@ fn nothing_is_forgotten_while_a_copy_is_filled_and_the_copy_begins_at_the_floor(
     assert_eq!(bench.turn(), everybody(v(2)), "it is not filled any more");
 }
 
+/// Where members have forgotten a floor, a store that knows it still has dropped what they have.
+#[test]
+fn a_copy_begins_at_the_floor_of_any_copy_before_it() {
+    let mut bench = three();
+    bench.step(Input::Copies { wanted: 5, floor: 2 });
+    bench.step(Input::Target((1..=5).map(store).collect()));
+    let mut floors = Vec::new();
+    for (number, known) in [(4, old(8)), (5, v(0))] {
+        bench.connect(number);
+        bench.out.clear();
+        bench.step(Input::Admit(store(number)));
+        let start = bench.out.iter().find_map(|output| match output {
+            Output::Order { to, order: Order::Start { floor, .. } } => Some((*to, *floor)),
+            _ => None,
+        });
+        let (Member { store, token }, floor) = start.expect("a copy is begun");
+        floors.push(floor);
+        bench.step(Input::Copied { store, token, complete: true });
+        bench.step(Input::Finished { store, token });
+        bench.answer_with(number, known, 0);
+        let next = bench.proposals().pop().expect("it is to be a member");
+        bench.step(Input::Configured(next.version));
+    }
+    assert_eq!(floors, [Version::ZERO, old(8)]);
+}
+
 #[test]
 fn nothing_is_forgotten_while_a_member_is_away_or_in_doubt() {
     let mut bench = three();
