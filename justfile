@@ -1,6 +1,6 @@
 # `verify` only reads; `fix` is the one that writes.
 
-# What CI runs: formats, lints, docs, tests, licenses.
+# What CI runs: formats, lints, docs, tests, fuzzing, licenses.
 verify:
     ./.ci/run
 
@@ -15,4 +15,4 @@ soak:
 
 # Throws bytes at a decoder (`cargo fuzz list`) until told to stop, guided by coverage; needs cargo-fuzz.
 fuzz target:
-    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{target}}
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{target}} -- -max_len=8192 -timeout=10

@@ -88,20 +88,31 @@ fn with_checksum(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Frames of the log: any bytes are a payload that comes back, and none of them are a frame, since
-/// its checksum is keyed by a secret.
+/// Frames of the log: any bytes are a payload that comes back, and bytes that verify are what would
+/// have been written, for this place of this log and no other. (Here that can happen: the fuzzer
+/// reads the secret checksum that its bytes are compared with, as no client can.)
 pub fn frame(bytes: &[u8]) {
-    let key = FrameKey::new(IndexKey([7; 16]));
-    assert_eq!(frame::decode(key, 0, bytes), None);
+    let (key, other) = (FrameKey::new(IndexKey([7; 16])), FrameKey::new(IndexKey([8; 16])));
+    if let Some(read) = frame::decode(key, 0, bytes) {
+        let length = frame::HEADER_BYTES + read.payload.len();
+        let built = build(key, 0, read.header, read.payload);
+        assert_eq!(built.get(..length), bytes.get(..length));
+        assert_eq!(frame::decode(key, 4096, bytes), None, "in another place");
+        assert_eq!(frame::decode(other, 0, bytes), None, "in another log");
+    }
     let header =
         Header { number: 5, mark: 4, generation: 3, closed: bytes.len().is_multiple_of(2) };
+    let built = build(key, 4096, header, bytes);
+    let read = frame::decode(key, 4096, &built).expect("what was built can be read");
+    assert_eq!((read.header, read.payload), (header, bytes));
+    assert_eq!(frame::decode(key, 8192, &built), None, "in another place");
+}
+
+fn build(key: FrameKey, offset: u64, header: Header, payload: &[u8]) -> Vec<u8> {
     let mut builder = Builder::default();
     builder.begin();
-    builder.push(bytes);
-    let built = builder.finish(key, 4096, header);
-    let read = frame::decode(key, 4096, built).expect("what was built can be read");
-    assert_eq!((read.header, read.payload), (header, bytes));
-    assert_eq!(frame::decode(key, 8192, built), None, "in another place");
+    builder.push(payload);
+    builder.finish(key, offset, header).to_vec()
 }
 
 /// What leader and nodes say to each other: each part is taken or refused, and nothing more.
@@ -139,6 +150,8 @@ const LOG: LogOptions = LogOptions { log_bytes: 1 << 16 };
 /// one byte changed is refused, or nothing of it is lost.
 pub fn metadata(bytes: &[u8]) {
     open_any(bytes);
+    let opened = open_any(&as_log(bytes));
+    assert!(opened || !bytes.is_empty(), "this is not how a log is written any more");
     if let [low, high, mask @ 1..=255, ..] = bytes {
         open_changed(u16::from_le_bytes([*low, *high]), *mask);
     }
@@ -159,7 +172,22 @@ fn open_changed(offset: u16, mask: u8) {
     }
 }
 
-fn open_any(bytes: &[u8]) {
+/// A log that verifies and has the bytes where its changes belong: the first of them in its
+/// snapshot, the others in the frame after it.
+fn as_log(bytes: &[u8]) -> Vec<u8> {
+    let cut = bytes.first().map_or(0, |first| usize::from(*first) % (bytes.len() + 1));
+    let (front, back) = bytes.split_at(cut);
+    let snapshot = [b"HKMETA\r\n".as_slice(), &1u32.to_le_bytes(), front].concat();
+    let key = FrameKey::new(IndexKey(*b"hatokuse metadat"));
+    let header = Header { number: 1, mark: 1, generation: 1, closed: false };
+    let mut file = build(key, 0, header, &snapshot);
+    let offset = file.len() as u64;
+    file.extend(build(key, offset, Header { number: 2, ..header }, back));
+    file
+}
+
+/// Says whether it could be opened.
+fn open_any(bytes: &[u8]) -> bool {
     let disk = SimulatedDisk::new(1);
     let file = disk.create(METADATA).expect("an empty disk takes a file");
     file.write_at(0, bytes).and_then(|()| file.sync()).expect("an empty disk has room");
@@ -168,10 +196,11 @@ fn open_any(bytes: &[u8]) {
         let mut left = vec![0; bytes.len()];
         assert_eq!(file.read_at(0, &mut left).ok(), Some(bytes.len()));
         assert_eq!(left, bytes, "what could not be read was changed");
-        return;
+        return false;
     };
     let state = log.state().clone();
     drop(log);
     let (again, _) = MetadataLog::open(disk, LOG).expect("it could be opened before");
     assert_eq!(*again.state(), state);
+    true
 }
