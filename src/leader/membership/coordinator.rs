@@ -399,7 +399,9 @@ impl Coordinator {
             Output::Stalled(late) => {
                 tracing::warn!(?late, "the leader was stalled; nobody is blamed");
             }
-            Output::AllLate => tracing::warn!("every node is late at once; nobody is blamed"),
+            Output::AllLate => {
+                tracing::warn!("all nodes that owe something are late at once; nobody is blamed")
+            }
         }
         Ok(())
     }

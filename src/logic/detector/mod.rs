@@ -11,13 +11,19 @@
 //! # Whose fault is it?
 //!
 //! A detector that blames others for its own stall removes healthy copies, and that is how clusters
-//! fall over at their busiest. So two findings stop all blaming:
+//! fall over at their busiest. So these findings stop blaming:
 //!
 //! * **The leader was stalled.** A tick that comes more than 250 ms late says so. All timers start
 //!   anew; whatever queued meanwhile is taken in before anybody is judged.
 //! * **Everybody is late at once.** Then the leader, its network or the host is the cause. Nobody
 //!   is removed until one of them moves, and then all timers start anew. For the same reason nobody
 //!   is evicted while no store at all is live.
+//! * **Nobody acknowledges anything**, and several stores owe it. A store that owes nothing sends its
+//!   heartbeats while a disk that all of them share stands still: it says nothing about the cause. So
+//!   nobody is late then, until one of them moves and the others get their time again. Two disks that
+//!   died at once look the same, where nothing else is written: so this excuses a store for four times
+//!   `suspect_after` and no longer, which is less than a client waits for its write if neither was
+//!   changed. Silence is not excused: processes that are frozen send no heartbeats either.
 //!
 //! A store that comes back is *live* at once, so that a partition at its floor can use it. Where it
 //! lost its place it has to wait, longer each time; each partition sees to that for itself.
@@ -59,6 +65,13 @@ impl Default for DetectorSettings {
             late_tick: Duration::from_millis(250),
             slowness: SlownessSettings::default(),
         }
+    }
+}
+
+impl DetectorSettings {
+    /// For how long it may be somebody else's fault that a store acknowledges nothing.
+    fn longest_excuse(&self) -> Duration {
+        self.suspect_after * 4
     }
 }
 
@@ -152,7 +165,7 @@ pub enum Event {
     Fast(StoreId),
     /// The leader itself was stalled for this long; nobody is blamed.
     LeaderStalled(Duration),
-    /// Every store is late at once; nobody is blamed until one moves.
+    /// Every store is late at once, or all that owe something; nobody is blamed until one moves.
     AllLate,
 }
 
@@ -201,6 +214,8 @@ struct Observed {
     silent: Moment,
     /// Since when it owes an acknowledgement and has given none.
     owing: Option<Moment>,
+    /// Its lateness counts from here at the earliest: nobody was to blame before.
+    pardoned: Moment,
 }
 
 impl Observed {
@@ -213,6 +228,7 @@ impl Observed {
             heard: now,
             silent: now,
             owing: None,
+            pardoned: now,
         }
     }
 
@@ -222,13 +238,25 @@ impl Observed {
             Some(Suspicion::Left)
         } else if !self.connected {
             Some(Suspicion::Disconnected)
-        } else if self.owing.is_some_and(long) {
-            Some(Suspicion::Late)
         } else if long(self.silent) {
             Some(Suspicion::Silent)
+        } else if self.owing.is_some_and(|since| long(since.max(self.pardoned)))
+            || self.is_overdue(now, settings)
+        {
+            Some(Suspicion::Late)
         } else {
             None
         }
+    }
+
+    /// Whether it has owed acknowledgements for longer than anything excuses.
+    fn is_overdue(&self, now: Moment, settings: &DetectorSettings) -> bool {
+        self.owing.is_some_and(|since| now.since(since) >= settings.longest_excuse())
+    }
+
+    /// Whether it has owed acknowledgements for half of what makes it late.
+    fn is_stuck(&self, now: Moment, settings: &DetectorSettings) -> bool {
+        self.owing.is_some_and(|since| now.since(since) >= settings.suspect_after / 2)
     }
 
     fn hear(&mut self, now: Moment) {
@@ -251,13 +279,25 @@ pub struct Detector {
     slowness: Slowness,
     /// Everybody was late, or nobody live, at the last tick.
     holding: bool,
+    /// When any store last acknowledged something.
+    moved: Moment,
+    /// Some were late at the last tick, and excused because nothing moved.
+    excusing: bool,
 }
 
 impl Detector {
     /// A detector that knows no store yet.
     pub fn new(settings: DetectorSettings, now: Moment) -> Self {
         let slowness = Slowness::new(settings.slowness, now);
-        Self { settings, stores: BTreeMap::new(), last_tick: now, slowness, holding: false }
+        Self {
+            settings,
+            stores: BTreeMap::new(),
+            last_tick: now,
+            slowness,
+            holding: false,
+            moved: now,
+            excusing: false,
+        }
     }
 
     /// Takes in what happened and says what follows.
@@ -270,10 +310,13 @@ impl Detector {
                 self.observe(store, |seen| seen.owing = seen.owing.or(Some(now)));
                 return Vec::new();
             }
-            Input::Acknowledged { store, outstanding } => self.observe(store, |seen| {
-                seen.hear(now);
-                seen.owing = outstanding.then_some(now);
-            }),
+            Input::Acknowledged { store, outstanding } => {
+                self.move_on(now);
+                self.observe(store, |seen| {
+                    seen.hear(now);
+                    seen.owing = outstanding.then_some(now);
+                });
+            }
             Input::Took { store, total, batches } => {
                 self.slowness.took(store, total, batches);
                 return Vec::new();
@@ -400,22 +443,55 @@ impl Detector {
             return vec![Event::LeaderStalled(late)];
         }
         let live = self.live().count();
-        let troubled = self.troubled(now);
+        let mut troubled = self.troubled(now);
         if troubled.len() == live {
-            let begins = !std::mem::replace(&mut self.holding, true);
+            let begins = !std::mem::replace(&mut self.holding, true) && !self.excusing;
             return if begins && live > 0 { vec![Event::AllLate] } else { Vec::new() };
         }
         if std::mem::take(&mut self.holding) {
             self.start_timers(now);
             return Vec::new();
         }
-        let mut events = self.suspect(troubled);
+        let mut events = self.excuse(&mut troubled, now);
+        events.extend(self.suspect(troubled));
         events.extend(self.evict(now));
         events
     }
 
+    /// Leaves out who is late while nothing moves.
+    fn excuse(&mut self, troubled: &mut Vec<(StoreId, Suspicion)>, now: Moment) -> Vec<Event> {
+        let found = troubled.len();
+        if self.is_at_a_standstill(now) {
+            troubled.retain(|(store, why)| *why != Suspicion::Late || self.is_overdue(*store, now));
+        }
+        let excusing = troubled.len() < found;
+        let begins = !std::mem::replace(&mut self.excusing, excusing) && excusing;
+        if begins { vec![Event::AllLate] } else { Vec::new() }
+    }
+
+    /// Whether a store has owed acknowledgements for longer than anything excuses.
+    fn is_overdue(&self, store: StoreId, now: Moment) -> bool {
+        self.stores.get(&store).is_some_and(|seen| seen.is_overdue(now, &self.settings))
+    }
+
+    /// Whether several live stores are stuck and none has acknowledged anything for as long. Half of
+    /// what makes a store late is enough: they need not have stopped in the same tick.
+    fn is_at_a_standstill(&self, now: Moment) -> bool {
+        let stuck = self.live().filter(|(_, seen)| seen.is_stuck(now, &self.settings));
+        now.since(self.moved) >= self.settings.suspect_after / 2 && stuck.count() > 1
+    }
+
+    /// A store acknowledged something: whoever was excused meanwhile gets its time again.
+    fn move_on(&mut self, now: Moment) {
+        self.moved = now;
+        if std::mem::take(&mut self.excusing) {
+            let live = self.stores.values_mut().filter(|seen| seen.condition == Condition::Live);
+            live.for_each(|seen| seen.pardoned = now);
+        }
+    }
+
     fn compare_paces(&mut self, now: Moment, stalled: bool) -> Vec<Event> {
-        if stalled || self.holding {
+        if stalled || self.holding || self.excusing {
             self.slowness.discard();
             return Vec::new();
         }

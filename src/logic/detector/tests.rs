@@ -1,5 +1,7 @@
 //! The detector under the situations it was made for.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// A detector with a clock: stores are numbers, events are text.
@@ -53,12 +55,30 @@ impl Watch {
     fn run(&mut self, time: Duration, healthy: &[u8]) {
         let end = self.now + time;
         while self.now < end {
-            self.now = self.now + ms(50);
-            for store in healthy.iter().copied().map(id) {
-                self.tell(Input::Acknowledged { store, outstanding: false });
-            }
-            self.tell(Input::Tick);
+            self.tick(|_| true, healthy);
         }
+    }
+
+    /// Lets time pass in ticks while nothing becomes durable anywhere; these stores send heartbeats.
+    fn stand_still(&mut self, time: Duration, heard: &[u8]) {
+        let end = self.now + time;
+        while self.now < end {
+            self.tick(|_| false, heard);
+        }
+    }
+
+    /// Lets a tick pass; of these stores that are heard, some acknowledge what they owe.
+    fn tick(&mut self, acknowledges: impl Fn(u8) -> bool, heard: &[u8]) {
+        self.now = self.now + ms(50);
+        for number in heard.iter().copied() {
+            let store = id(number);
+            self.tell(if acknowledges(number) {
+                Input::Acknowledged { store, outstanding: false }
+            } else {
+                Input::Heard(store)
+            });
+        }
+        self.tell(Input::Tick);
     }
 
     fn said(&mut self) -> Vec<String> {
@@ -147,6 +167,67 @@ fn nobody_is_blamed_while_all_are_late() {
     assert_eq!(watch.said(), Vec::<String>::new(), "the others get their second again");
     watch.run(ms(300), &[2, 3]);
     assert_eq!(watch.said(), ["16050 suspect 1 Silent"]);
+}
+
+#[test]
+fn nobody_is_late_while_nothing_moves() {
+    let mut watch = Watch::of(5);
+    watch.tell(Input::Sent(id(2)));
+    watch.stand_still(ms(400), &[1, 2, 3, 4, 5]);
+    watch.tell(Input::Sent(id(3)));
+    watch.stand_still(ms(2_100), &[1, 2, 3, 4, 5]);
+    assert_eq!(watch.said(), ["1000 all late"], "1, 4 and 5 owe nothing and say nothing");
+    watch.tell(Input::Acknowledged { store: id(2), outstanding: false });
+    watch.stand_still(ms(900), &[1, 2, 3, 4, 5]);
+    assert_eq!(watch.said(), Vec::<String>::new(), "the other gets its second again");
+    watch.stand_still(ms(900), &[1, 2, 3, 4, 5]);
+    assert_eq!(watch.said(), ["3500 suspect 3 Late"]);
+}
+
+#[test]
+fn stores_are_late_if_another_moves() {
+    let mut watch = Watch::of(3);
+    watch.tell(Input::Sent(id(2)));
+    watch.tell(Input::Sent(id(3)));
+    for _ in 0..10 {
+        watch.run(ms(50), &[1]);
+        watch.stand_still(ms(150), &[1, 2, 3]);
+    }
+    assert_eq!(watch.said(), ["1000 suspect 2 Late", "1000 suspect 3 Late"]);
+}
+
+#[test]
+fn a_store_that_alone_owes_something_is_late() {
+    let mut watch = Watch::of(3);
+    watch.tell(Input::Sent(id(3)));
+    watch.stand_still(ms(2_000), &[1, 2, 3]);
+    assert_eq!(watch.said(), ["1000 suspect 3 Late"]);
+}
+
+#[test]
+fn silence_is_not_excused() {
+    let mut watch = Watch::of(4);
+    for store in 1..=3 {
+        watch.tell(Input::Sent(id(store)));
+    }
+    watch.stand_still(ms(100), &[1, 2, 3, 4]);
+    watch.stand_still(ms(2_000), &[1, 2, 4]);
+    assert_eq!(watch.said(), ["1000 all late", "1100 suspect 3 Silent"]);
+}
+
+proptest! {
+    #[test]
+    fn nothing_excuses_a_store_for_long(moving in prop::collection::vec(1u8..60, 80)) {
+        let mut watch = Watch::of(5);
+        watch.tell(Input::Sent(id(4)));
+        watch.tell(Input::Sent(id(5)));
+        for moving in moving {
+            watch.tick(|store| store < 4 && store == moving, &[1, 2, 3, 4, 5]);
+        }
+        let suspect = |(_, status): &(StoreId, Status)| *status == Status::Suspect;
+        let suspects: Vec<_> = watch.detector.stores().filter(suspect).collect();
+        prop_assert_eq!(suspects, [(id(4), Status::Suspect), (id(5), Status::Suspect)]);
+    }
 }
 
 #[test]
