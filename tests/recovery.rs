@@ -122,10 +122,8 @@ fn all_copies_are_given_up_only_when_an_operator_says_so() {
     // Two of three disks are lost at once: about a third of the partitions had both copies there.
     cluster.kill_node(0);
     cluster.kill_node(1);
-    fs::remove_dir_all(cluster.node_data(0)).unwrap();
-    fs::remove_dir_all(cluster.node_data(1)).unwrap();
-    cluster.start_node(0);
-    cluster.start_node(1);
+    cluster.start_without_data(0);
+    cluster.start_without_data(1);
     cluster.await_status("partitions without a copy", |status| {
         status.live == 3 && status.unavailable > 100
     });
@@ -295,9 +293,8 @@ fn partitions_are_copied_although_no_source_can_read_all_of_its_records() {
         }
     }
     cluster.kill_node(2);
-    fs::remove_dir_all(cluster.node_data(2)).unwrap();
     cluster.await_status("a lost copy", |status| status.live == 2);
-    cluster.start_node(2);
+    cluster.start_without_data(2);
     timed("whole although records were damaged", || cluster.await_health());
     let there = |node: usize, key: usize| places(&cluster.node_data(node), &value(key)) > 0;
     for [first, second] in &pairs {
@@ -323,8 +320,7 @@ fn a_record_that_no_copy_can_read_is_named_until_it_is_overwritten() {
     cluster.start_leader();
     cluster.await_health();
     cluster.kill_node(1);
-    fs::remove_dir_all(cluster.node_data(1)).unwrap();
-    cluster.start_node(1);
+    cluster.start_without_data(1);
     let mut client = cluster.connect();
     let mut said = || client.rows("STATUS").join("\n");
     eventually("a partition that cannot be copied", || {

@@ -430,6 +430,17 @@ impl Node {
         else {
             return false;
         };
+        let job = |source, source_store, comparison| CopyJob {
+            number: 0,
+            stream,
+            epoch,
+            partition,
+            token,
+            source,
+            source_store,
+            heard: now,
+            comparison,
+        };
         match (admission, order) {
             (Admission::Change(change), _) => {
                 if matches!(change, Change::Begin(_)) {
@@ -449,32 +460,12 @@ impl Node {
                     self.learn_floor(partition, floor);
                     log(group, partition, Change::GarbageFloor(floor));
                 }
-                group.started.push(CopyJob {
-                    number: 0,
-                    stream,
-                    epoch,
-                    partition,
-                    token,
-                    source: node,
-                    source_store: source,
-                    heard: now,
-                    comparison: None,
-                });
+                group.started.push(job(node, source, None));
             }
             (Admission::Compare, NodeOrder::Compare { attempt, source, node, point }) => {
                 let there = BTreeSet::new();
                 let comparison = Comparing { attempt, point, restored: 0, unclear: false, there };
-                group.started.push(CopyJob {
-                    number: 0,
-                    stream,
-                    epoch,
-                    partition,
-                    token,
-                    source: node,
-                    source_store: source,
-                    heard: now,
-                    comparison: Some(comparison),
-                });
+                group.started.push(job(node, source, Some(comparison)));
             }
             (_, NodeOrder::Trust) => {
                 self.lost.remove(&partition);

@@ -212,6 +212,12 @@ impl Cluster {
         self.await_node(node);
     }
 
+    /// Starts a node that was killed, its disk lost, and waits until it has registered.
+    pub(crate) fn start_without_data(&mut self, node: usize) {
+        fs::remove_dir_all(self.node_data(node)).unwrap();
+        self.start_node(node);
+    }
+
     /// Starts a node that may find a reason not to run.
     pub(crate) fn start_in_doubt(&mut self, node: usize) {
         self.launch(node);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -147,6 +148,21 @@ pub(super) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
+/// A node in a directory of its own.
+pub(super) async fn one_node() -> (TempDir, FakeLeader, TestNode) {
+    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
+    let node = TestNode::start(dir.path(), &leader).await;
+    (dir, leader, node)
+}
+
+/// Two nodes of one leader.
+pub(super) async fn two_nodes() -> ([TempDir; 2], FakeLeader, [TestNode; 2]) {
+    let (dir, leader, node) = one_node().await;
+    let other_dir = tempfile::tempdir().unwrap();
+    let other = TestNode::start(other_dir.path(), &leader).await;
+    ([dir, other_dir], leader, [node, other])
+}
+
 impl TestNode {
     pub(super) fn run(options: Options) -> Self {
         let service = Service::new(options);
@@ -183,6 +199,22 @@ impl TestNode {
 
     pub(super) async fn link(&self, epoch: u64) -> Link {
         self.try_link(self.open_message(epoch)).await.unwrap()
+    }
+
+    /// A link of epoch 1 over which it became a member of [`P`] under [`T`].
+    pub(super) async fn member(&self) -> Link {
+        let mut link = self.link(1).await;
+        link.begin(T).await;
+        link
+    }
+
+    /// The order to fill a copy from this node.
+    pub(super) fn as_source(&self) -> v1::Start {
+        v1::Start {
+            source_store_id: self.open_message(1).store_id,
+            source_address: self.address(),
+            ..v1::Start::default()
+        }
     }
 
     /// What it says it holds, after a promise of this epoch unless it is 0.

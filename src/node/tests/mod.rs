@@ -13,8 +13,7 @@ use crate::types::{Token, Version};
 
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_restart() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
+    let (dir, leader, node) = one_node().await;
     let mut link = node.link(4).await;
     link.begin(T).await;
     let records = [put(version(4, 1), "a", "1"), put(version(4, 2), "b", "2")];
@@ -37,8 +36,7 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
 
 #[tokio::test]
 async fn a_leader_of_an_earlier_epoch_is_refused_even_after_a_restart() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
+    let (dir, leader, node) = one_node().await;
     node.link(7).await;
     let refused = node.try_link(node.open_message(6)).await.err().unwrap();
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
@@ -51,8 +49,7 @@ async fn a_leader_of_an_earlier_epoch_is_refused_even_after_a_restart() {
 
 #[tokio::test]
 async fn a_later_stream_ends_the_one_before() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
+    let (_dir, _leader, node) = one_node().await;
     let mut earlier = node.link(1).await;
     earlier.begin(T).await;
     let mut later = node.link(2).await;
@@ -67,8 +64,7 @@ async fn a_later_stream_ends_the_one_before() {
 
 #[tokio::test]
 async fn others_than_the_stores_own_leader_are_refused() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
+    let (_dir, _leader, node) = one_node().await;
     let good = node.open_message(1);
     let other = bytes::Bytes::from_static(&[1; 16]);
     for bad in [
@@ -86,10 +82,8 @@ async fn others_than_the_stores_own_leader_are_refused() {
 
 #[tokio::test]
 async fn another_membership_is_neither_written_nor_read() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
-    let mut link = node.link(1).await;
-    link.begin(T).await;
+    let (_dir, _leader, node) = one_node().await;
+    let mut link = node.member().await;
     let wrong = Token(T.0 + 1);
     let refused = link.durable(batch(wrong, Version::ZERO, &[put(version(1, 1), "k", "v")])).await;
     assert_eq!(refused.len(), 1);
@@ -101,10 +95,8 @@ async fn another_membership_is_neither_written_nor_read() {
 
 #[tokio::test]
 async fn of_a_batch_only_what_is_refused_is_left_out() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
-    let mut link = node.link(1).await;
-    link.begin(T).await;
+    let (_dir, _leader, node) = one_node().await;
+    let mut link = node.member().await;
     let section = |token, records| v1::Section::new(P, token, Version::ZERO, records);
     let keys = ["a", "b", "c", "d", "e"];
     let records: Vec<_> =
@@ -120,10 +112,8 @@ async fn of_a_batch_only_what_is_refused_is_left_out() {
 
 #[tokio::test]
 async fn a_damaged_record_is_never_stored_and_ends_the_stream() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
-    let mut link = node.link(1).await;
-    link.begin(T).await;
+    let (_dir, _leader, node) = one_node().await;
+    let mut link = node.member().await;
     let good = put(version(1, 1), "good", "value");
     let mut damaged = put(version(1, 2), "damaged", "value").to_vec();
     damaged[45] ^= 1;
@@ -142,10 +132,8 @@ async fn a_damaged_record_is_never_stored_and_ends_the_stream() {
 
 #[tokio::test]
 async fn a_fence_tells_what_lies_above_the_watermark() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
-    let mut link = node.link(1).await;
-    link.begin(T).await;
+    let (_dir, _leader, node) = one_node().await;
+    let mut link = node.member().await;
     let records: Vec<_> =
         (1..=3).map(|seq| put(version(1, seq), &format!("k{seq}"), "v")).collect();
     link.durable(batch(T, Version::ZERO, &records)).await;
@@ -163,12 +151,8 @@ async fn a_fence_tells_what_lies_above_the_watermark() {
 
 #[tokio::test]
 async fn a_copy_is_whole_and_undoes_nothing_newer() {
-    let leader = FakeLeader::start().await;
-    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = TestNode::start(dir.path(), &leader).await;
-    let target = TestNode::start(other_dir.path(), &leader).await;
-    let mut from = source.link(1).await;
-    from.begin(T).await;
+    let (_dirs, _leader, [source, target]) = two_nodes().await;
+    let mut from = source.member().await;
     let big = "x".repeat(700 << 10);
     let mut records: Vec<_> =
         (1..=2000).map(|seq| put(version(1, seq), &format!("k{seq}"), "copied")).collect();
@@ -177,18 +161,11 @@ async fn a_copy_is_whole_and_undoes_nothing_newer() {
 
     let mut to = target.link(1).await;
     let token = Token(11);
-    let start = Order::Start(v1::Start {
-        source_store_id: source.open_message(1).store_id,
-        source_address: source.address(),
-        ..v1::Start::default()
-    });
-    let orders = vec![v1::Order::new(P, token, start)];
+    let orders = vec![v1::Order::new(P, token, Order::Start(source.as_source()))];
     let live = batch(token, Version::ZERO, &[put(version(1, 3000), "k7", "live")]);
     assert_eq!(to.durable(v1::Batch { orders, ..live }).await, []);
     assert_eq!(to.read(token, "k7").await.0, v1::ReadStatus::Refused, "not whole yet");
-    to.until(|heard| !heard.copies.is_empty()).await;
-    let report = to.heard.copies.pop().unwrap();
-    assert!(report.complete, "{report:?}");
+    let report = to.copied().await;
     assert_eq!((report.partition, report.token), (P.0.into(), token.0));
     to.order(vec![v1::Order::new(P, token, Order::Finish(v1::Finish {}))]).await;
     assert_eq!(to.value(token, "k7").await.as_deref(), Some("live"));
@@ -201,10 +178,7 @@ async fn a_copy_is_whole_and_undoes_nothing_newer() {
 
 #[tokio::test]
 async fn a_store_that_comes_back_is_sent_only_what_it_lacks() {
-    let leader = FakeLeader::start().await;
-    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = TestNode::start(dir.path(), &leader).await;
-    let target = TestNode::start(other_dir.path(), &leader).await;
+    let (_dirs, _leader, [source, target]) = two_nodes().await;
     let (mut from, mut to) = (source.link(1).await, target.link(1).await);
     let value = "x".repeat(1000);
     let records: Vec<_> =
@@ -219,15 +193,8 @@ async fn a_store_that_comes_back_is_sent_only_what_it_lacks() {
     from.durable(batch(T, Version::ZERO, &[newer])).await;
 
     let token = Token(11);
-    let start = Order::Start(v1::Start {
-        source_store_id: source.open_message(1).store_id,
-        source_address: source.address(),
-        ..v1::Start::default()
-    });
-    to.order(vec![v1::Order::new(P, token, start)]).await;
-    to.until(|heard| !heard.copies.is_empty()).await;
-    let report = to.heard.copies.pop().unwrap();
-    assert!(report.complete, "{report:?}");
+    to.order(vec![v1::Order::new(P, token, Order::Start(source.as_source()))]).await;
+    let report = to.copied().await;
     assert!((1000..100_000).contains(&report.bytes), "of two million: {report:?}");
     to.order(vec![v1::Order::new(P, token, Order::Finish(v1::Finish {}))]).await;
     assert_eq!(to.value(token, "k1").await.as_deref(), Some("newer"));
@@ -247,10 +214,7 @@ pub(super) fn doubt(directory: &std::path::Path) {
 
 #[tokio::test]
 async fn a_store_in_doubt_fetches_what_it_lacks_and_is_trusted_then() {
-    let leader = FakeLeader::start().await;
-    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = TestNode::start(dir.path(), &leader).await;
-    let doubted = TestNode::start(other_dir.path(), &leader).await;
+    let ([_dir, other_dir], leader, [source, doubted]) = two_nodes().await;
     let record = |seq, key| put(version(1, seq), key, "value");
     let all = [record(1, "a"), record(2, "b"), record(3, "lost"), record(4, "under way")];
     let (mut from, mut to) = (source.link(1).await, doubted.link(1).await);
@@ -301,17 +265,11 @@ async fn a_store_in_doubt_fetches_what_it_lacks_and_is_trusted_then() {
 
 #[tokio::test]
 async fn a_copy_that_cannot_be_made_is_reported() {
-    let leader = FakeLeader::start().await;
-    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = TestNode::start(dir.path(), &leader).await;
-    let target = TestNode::start(other_dir.path(), &leader).await;
+    let (_dirs, _leader, [source, target]) = two_nodes().await;
     let mut to = target.link(1).await;
-    let source_store_id = source.open_message(1).store_id;
     let addresses = [source.address(), "127.0.0.1:1".into(), "no address at all".into()];
     for (token, source_address) in (1..).map(Token).zip(addresses) {
-        let source_store_id = source_store_id.clone();
-        let start = v1::Start { source_store_id, source_address, ..v1::Start::default() };
-        let start = Order::Start(start);
+        let start = Order::Start(v1::Start { source_address, ..source.as_source() });
         to.order(vec![v1::Order::new(P, token, start)]).await;
         to.until(|heard| !heard.copies.is_empty()).await;
         let report = to.heard.copies.pop().unwrap();
@@ -323,10 +281,8 @@ async fn a_copy_that_cannot_be_made_is_reported() {
 
 #[tokio::test]
 async fn a_gap_in_the_numbers_ends_the_stream() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
-    let mut link = node.link(1).await;
-    link.begin(T).await;
+    let (_dir, _leader, node) = one_node().await;
+    let mut link = node.member().await;
     link.number += 1;
     link.send(batch(T, Version::ZERO, &[])).await;
     assert_eq!(link.end().await.code(), tonic::Code::InvalidArgument);
@@ -361,10 +317,8 @@ async fn a_node_that_is_refused_for_good_ends_and_says_why() {
 
 #[tokio::test]
 async fn a_node_asks_before_it_leaves_and_finishes_what_it_has() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
-    let mut link = node.link(1).await;
-    link.begin(T).await;
+    let (dir, leader, node) = one_node().await;
+    let mut link = node.member().await;
     link.send(batch(T, Version::ZERO, &[put(version(1, 1), "k", "v")])).await;
     link.until(|heard| heard.durable_through == 2).await;
     node.handle.leave();
@@ -378,8 +332,7 @@ async fn a_node_asks_before_it_leaves_and_finishes_what_it_has() {
 
 #[tokio::test]
 async fn what_a_store_holds_is_told_and_no_earlier_leader_changes_it_after_that() {
-    let (dir, leader) = (tempfile::tempdir().unwrap(), FakeLeader::start().await);
-    let node = TestNode::start(dir.path(), &leader).await;
+    let (_dir, _leader, node) = one_node().await;
     let mut link = node.link(4).await;
     link.begin(T).await;
     let store_id = node.open_message(0).store_id;

@@ -8,11 +8,8 @@ use crate::types::{Token, Version};
 
 #[tokio::test]
 async fn a_deleted_key_is_forgotten_by_order_and_what_comes_late_is_taken_and_not_stored() {
-    let leader = FakeLeader::start().await;
-    let dir = tempfile::tempdir().unwrap();
-    let node = TestNode::start(dir.path(), &leader).await;
-    let mut link = node.link(1).await;
-    link.begin(T).await;
+    let (dir, leader, node) = one_node().await;
+    let mut link = node.member().await;
     let records =
         [put(version(1, 1), "a", "1"), put(version(1, 2), "b", "2"), delete(version(1, 3), "a")];
     link.durable(batch(T, Version::ZERO, &records)).await;
@@ -36,10 +33,7 @@ async fn a_deleted_key_is_forgotten_by_order_and_what_comes_late_is_taken_and_no
 
 #[tokio::test]
 async fn deletes_that_were_forgotten_meanwhile_cost_a_store_that_comes_back_nothing() {
-    let leader = FakeLeader::start().await;
-    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = TestNode::start(dir.path(), &leader).await;
-    let target = TestNode::start(other_dir.path(), &leader).await;
+    let (_dirs, _leader, [source, target]) = two_nodes().await;
     let (mut from, mut to) = (source.link(1).await, target.link(1).await);
     let value = "x".repeat(1000);
     let kept = (1..=1000).map(|seq| put(version(1, seq), &format!("k{seq}"), &value));
@@ -55,12 +49,8 @@ async fn deletes_that_were_forgotten_meanwhile_cost_a_store_that_comes_back_noth
     from.raise_floor(T, version(1, 2001)).await;
 
     let token = Token(11);
-    let start = Order::Start(v1::Start {
-        source_store_id: source.open_message(1).store_id,
-        source_address: source.address(),
-        floor_epoch: 1,
-        floor_seq: 2001,
-    });
+    let start = v1::Start { floor_epoch: 1, floor_seq: 2001, ..source.as_source() };
+    let start = Order::Start(start);
     to.order(vec![v1::Order::new(P, token, start)]).await;
     let report = to.copied().await;
     assert!(report.bytes < 30_000, "one leaf of 256 of a million: {report:?}");
@@ -75,10 +65,7 @@ async fn deletes_that_were_forgotten_meanwhile_cost_a_store_that_comes_back_noth
 
 #[tokio::test]
 async fn a_store_that_has_lost_a_delete_learns_of_it_from_one_that_has_forgotten_it() {
-    let leader = FakeLeader::start().await;
-    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let source = TestNode::start(dir.path(), &leader).await;
-    let doubted = TestNode::start(other_dir.path(), &leader).await;
+    let ([_dir, other_dir], leader, [source, doubted]) = two_nodes().await;
     let (mut from, mut to) = (source.link(1).await, doubted.link(1).await);
     let records = [
         put(version(1, 1), "a", "1"),
