@@ -263,7 +263,7 @@ pub enum Output {
     },
     /// For the log: the leader was stalled for this long, and blamed nobody.
     Stalled(Duration),
-    /// For the log: every store is late at once, and nobody is blamed.
+    /// For the log: every store, or all that owe something, are late at once, and nobody is blamed.
     AllLate,
 }
 
