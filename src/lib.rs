@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod chaos;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 7] = [
     &["runtime"],
     &["storage", "rpc", "net", "admin"],
     &["meta", "client"],
-    &["leader", "node", "bench"],
+    &["leader", "node", "bench", "chaos"],
     &["cli"],
 ];
 /// Above all floors: the library's root, and the simulator, which drives what it wants (in test
