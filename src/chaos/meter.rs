@@ -54,6 +54,8 @@ pub struct Second {
 pub struct Stalls {
     /// When the load began.
     pub begun: Moment,
+    /// When it ended, or when it was asked how it goes.
+    pub ended: Moment,
     /// The longest time in which no write of anybody succeeded.
     pub longest: Gap,
     /// The longest time in which no write of one client succeeded, though it asked for other things
@@ -155,6 +157,7 @@ impl Meter {
     pub(super) fn stalls(&self, now: Moment) -> Stalls {
         let mut stalls = self.stalls.clone();
         let now = self.ended.unwrap_or(now);
+        stalls.ended = now;
         note(&mut stalls, Gap { from: self.last, to: now });
         for last in &self.last_of {
             stalls.longest_of_a_client.keep_longest(Gap { from: *last, to: now });

@@ -24,6 +24,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::str::FromStr;
 
 /// A leader whose ports are open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,20 +189,25 @@ impl Announcement {
     /// Reads a line; `None` if it is none of these.
     pub fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.split_once(' ')?;
-        let fields = Fields(rest);
-        let data = PathBuf::from(fields.data()?);
-        let address = |name| fields.get(name)?.parse().ok();
         match word {
-            "listening" => {
-                let (client, grpc) = (address("client")?, address("grpc")?);
-                Some(Self::Listening(Listening { client, admin: address("admin")?, grpc, data }))
-            }
-            "registered" => {
-                let (id, addr) = (fields.get("id")?.to_owned(), address("addr")?);
-                Some(Self::Registered(Registered { id, addr, admin: address("admin")?, data }))
-            }
+            "listening" => Listening::parse(&Fields(rest)).map(Self::Listening),
+            "registered" => Registered::parse(&Fields(rest)).map(Self::Registered),
             _ => None,
         }
+    }
+}
+
+impl Listening {
+    fn parse(fields: &Fields<'_>) -> Option<Self> {
+        let (client, admin) = (fields.parsed("client")?, fields.parsed("admin")?);
+        Some(Self { client, admin, grpc: fields.parsed("grpc")?, data: fields.data()?.into() })
+    }
+}
+
+impl Registered {
+    fn parse(fields: &Fields<'_>) -> Option<Self> {
+        let (id, addr) = (fields.get("id")?.to_owned(), fields.parsed("addr")?);
+        Some(Self { id, addr, admin: fields.parsed("admin")?, data: fields.data()?.into() })
     }
 }
 
@@ -209,6 +215,33 @@ impl Event {
     /// Prints the line.
     pub fn print(&self) {
         print_line(self);
+    }
+
+    /// Reads a line; `None` if it is none of these.
+    pub fn parse(line: &str) -> Option<Self> {
+        let (word, rest) = line.split_once(' ')?;
+        let fields = Fields(rest);
+        Some(match word {
+            "leader" => {
+                let listening = Listening::parse(&fields)?;
+                Self::Leader { pid: fields.parsed("pid")?, listening }
+            }
+            "node" => {
+                let registered = Registered::parse(&fields)?;
+                Self::Node { pid: fields.parsed("pid")?, registered }
+            }
+            "ready" => {
+                let (client, admin) = (fields.parsed("client")?, fields.parsed("admin")?);
+                Self::Ready { client, admin, nodes: fields.parsed("nodes")? }
+            }
+            "exited" => {
+                let kind = if rest.starts_with("leader ") { Kind::Leader } else { Kind::Node };
+                let signal = fields.parsed("signal").map(Exit::Signal);
+                let how = signal.or_else(|| fields.parsed("code").map(Exit::Code))?;
+                Self::Exited { kind, pid: fields.parsed("pid")?, how }
+            }
+            _ => return None,
+        })
     }
 }
 
@@ -225,6 +258,10 @@ impl<'a> Fields<'a> {
         let before_data = self.0.split_once("data=").map_or(self.0, |(before, _)| before);
         let mut fields = before_data.split(' ').filter_map(|field| field.split_once('='));
         fields.find(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
+    fn parsed<T: FromStr>(&self, name: &str) -> Option<T> {
+        self.get(name)?.parse().ok()
     }
 
     fn data(&self) -> Option<&'a str> {
@@ -285,6 +322,11 @@ mod tests {
             "exited node pid=4712 signal=9",
             "exited leader pid=4711 code=1",
         ];
-        assert_eq!(lines.map(|line| line.to_string()), expected);
+        assert_eq!(lines.each_ref().map(ToString::to_string), expected);
+        for line in lines {
+            assert_eq!(Event::parse(&line.to_string()), Some(line));
+        }
+        assert_eq!(Event::parse("exited node pid=4712"), None);
+        assert_eq!(Event::parse("note that nothing is wrong"), None);
     }
 }

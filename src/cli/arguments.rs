@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::chaos::{ChaosArguments, EXAMPLES as CHAOS_EXAMPLES};
 use super::output::Format;
 use super::slots::SlotsCommand;
 use crate::config::Override;
@@ -20,6 +21,7 @@ Examples:
   hatokuse get greeting               read it back
   hatokuse nodes                      the live nodes
   hatokuse client                     talk to the cluster, with history and completion
+  hatokuse chaos                      kill and freeze a cluster of its own, and see what it loses
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but degraded (fewer copies than asked for).";
 
@@ -181,6 +183,9 @@ Example:
 Shows for each such partition what it would go on with and what would be lost, and asks before it
 does anything. As long as a node that has a copy may come back, start it instead.")]
     ForceRecover(ForceArguments),
+    /// Try a cluster: a checked load, faults, and a verdict on whether anything was lost
+    #[command(after_help = CHAOS_EXAMPLES)]
+    Chaos(ChaosArguments),
     /// Ask a leader or a node on this machine whether it is well (for container health checks)
     #[command(after_help = "\
 Examples:
@@ -450,6 +455,9 @@ pub(super) struct DevArguments {
     /// Show the logs on standard error, too
     #[arg(long)]
     pub(super) log: bool,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    pub(super) exit_with_parent: bool,
 }
 
 /// What an operator decides about lost metadata.

@@ -15,6 +15,7 @@
 mod admin;
 pub mod announce;
 mod arguments;
+mod chaos;
 mod console;
 mod data;
 mod dev;
@@ -66,6 +67,7 @@ fn dispatch(arguments: Arguments) -> anyhow::Result<Outcome> {
         }
         Command::Node(NodeCommand { run, .. }) => serve::node::run(&global, &run),
         Command::Dev(dev) => dev::run(&global, &dev),
+        Command::Chaos(arguments) => ask(chaos::run(&global, &mut output, &arguments)),
         Command::Client => console::run(&global),
         Command::Get(key) => ask(data::get(&global, &mut output, key)),
         Command::Set(pair) => ask(data::set(&global, &mut output, pair)),

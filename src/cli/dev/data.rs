@@ -21,7 +21,7 @@ pub(super) struct DataDirectory {
 
 impl DataDirectory {
     pub(super) fn open(arguments: &DevArguments) -> anyhow::Result<Self> {
-        let path = if arguments.ephemeral { temporary()? } else { arguments.data.clone() };
+        let path = if arguments.ephemeral { temporary("dev")? } else { arguments.data.clone() };
         let data = Self { path, ephemeral: arguments.ephemeral };
         let log = data.path.join("log");
         fs::create_dir_all(&log).with_context(|| format!("cannot create {}", log.display()))?;
@@ -52,9 +52,9 @@ impl DataDirectory {
     }
 }
 
-/// A new directory that only we can read.
-fn temporary() -> anyhow::Result<PathBuf> {
-    let name = format!("hatokuse-dev-{}", std::process::id());
+/// A new directory that only we can read, named for what it is for.
+pub(in crate::cli) fn temporary(purpose: &str) -> anyhow::Result<PathBuf> {
+    let name = format!("hatokuse-{purpose}-{}", std::process::id());
     let base = std::env::temp_dir();
     for attempt in 0..1000 {
         let path = base.join(format!("{name}-{attempt}"));

@@ -23,13 +23,18 @@ use anyhow::Context;
 
 use super::arguments::{DevArguments, Global};
 use super::output::Outcome;
+use super::serve::Parent;
 use crate::runtime::signals::{Hangups, Terminations};
 use cluster::Cluster;
 use data::DataDirectory;
 
+pub(super) use data::temporary;
+
 pub(super) fn run(global: &Global, arguments: &DevArguments) -> anyhow::Result<Outcome> {
     let data = DataDirectory::open(arguments)?;
-    let outcome = super::client_runtime()?.block_on(serve(global, arguments, &data));
+    let outcome = Parent::watch(arguments.exit_with_parent).and_then(|parent| {
+        super::client_runtime()?.block_on(serve(global, arguments, &data, parent))
+    });
     data.close();
     outcome
 }
@@ -38,6 +43,7 @@ async fn serve(
     global: &Global,
     arguments: &DevArguments,
     data: &DataDirectory,
+    mut parent: Parent,
 ) -> anyhow::Result<Outcome> {
     let mut terminations = Terminations::listen().context("cannot listen to signals")?;
     let mut hangups = Hangups::listen().context("cannot listen to signals")?;
@@ -46,6 +52,7 @@ async fn serve(
         ended = cluster.run() => Some(ended),
         _ = terminations.next() => None,
         () = hangups.next() => None,
+        () = parent.gone() => None,
     };
     if let Some(outcome) = ended {
         return outcome;

@@ -15,6 +15,8 @@ use std::thread;
 use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 
+pub(super) use parent::Parent;
+
 use super::arguments::Global;
 use crate::config::load::{self, Paths};
 use crate::config::{LogFormat, Override, Settings};

@@ -12,12 +12,12 @@ const END_WITHIN: Duration = Duration::from_secs(20);
 
 /// The end of the process that started this one.
 #[derive(Debug)]
-pub(super) struct Parent(Option<oneshot::Receiver<()>>);
+pub(in crate::cli) struct Parent(Option<oneshot::Receiver<()>>);
 
 impl Parent {
     /// Watches standard input, if asked to. A thread of its own does, since nothing can interrupt
     /// that read and the runtime would wait for it at the end.
-    pub(super) fn watch(asked: bool) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn watch(asked: bool) -> anyhow::Result<Self> {
         if !asked {
             return Ok(Self(None));
         }
@@ -37,7 +37,7 @@ impl Parent {
     }
 
     /// Completes when the parent is gone; never, if nobody asked to watch it.
-    pub(super) async fn gone(&mut self) {
+    pub(in crate::cli) async fn gone(&mut self) {
         match self.0.take() {
             Some(receiver) => {
                 let _ = receiver.await;

@@ -1,0 +1,166 @@
+//! Faults, one after the other: which, when and to whom follows from the seed.
+
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::time::sleep;
+
+use super::arguments::Fault;
+use super::own::OwnCluster;
+use crate::chaos::Random;
+use crate::runtime::clock;
+use crate::types::Moment;
+
+/// The shortest and longest time for which a process is frozen, in milliseconds.
+const PAUSES: (u64, u64) = (500, 15_000);
+
+/// A fault that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Made {
+    /// What kind of fault it was: its name, or the command.
+    pub(super) fault: String,
+    /// When it began.
+    pub(super) from: Moment,
+    /// When it was mended, as far as that is up to us; nothing while it lasts.
+    pub(super) to: Option<Moment>,
+    /// Why it was none.
+    pub(super) failure: Option<String>,
+}
+
+/// The faults of a run, as they are made.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Diary(Arc<Mutex<Vec<Made>>>);
+
+impl Diary {
+    /// The faults up to now.
+    pub(super) fn made(&self) -> Vec<Made> {
+        self.0.lock().clone()
+    }
+
+    /// The fault that lasts.
+    pub(super) fn under_way(&self) -> Option<String> {
+        let made = self.0.lock();
+        made.last().filter(|made| made.to.is_none()).map(|made| made.fault.clone())
+    }
+
+    fn begin(&self, fault: String) {
+        let from = clock::now();
+        self.0.lock().push(Made { fault, from, to: None, failure: None });
+    }
+
+    fn end(&self, failure: Option<String>) {
+        if let Some(made) = self.0.lock().last_mut() {
+            made.to = Some(clock::now());
+            made.failure = failure;
+        }
+    }
+}
+
+/// Where faults come from.
+#[derive(Debug)]
+pub(super) enum Source<'a> {
+    /// The processes of our own cluster are hurt.
+    Own(&'a OwnCluster, Vec<Fault>),
+    /// The user's commands are run.
+    Commands(&'a [String]),
+    /// The user makes them.
+    Nobody,
+}
+
+/// Makes faults until it is dropped. What is frozen then has to be thawed: [`thaw`].
+pub(super) async fn make(source: &Source<'_>, every: Duration, seed: u64, diary: &Diary) {
+    let mut random = Random::new(seed);
+    loop {
+        sleep(around(every, &mut random)).await;
+        match source {
+            Source::Own(cluster, faults) => {
+                let Some(fault) = random.pick(faults).copied() else { return };
+                hurt(cluster, fault, &mut random, diary).await;
+            }
+            Source::Commands(commands) => {
+                let Some(command) = random.pick(commands) else { return };
+                run(command, diary).await;
+            }
+            Source::Nobody => std::future::pending().await,
+        }
+    }
+}
+
+/// Half as long to one and a half times as long.
+fn around(every: Duration, random: &mut Random) -> Duration {
+    let millis = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(millis / 2 + random.below(millis))
+}
+
+/// Thaws whatever may be frozen.
+pub(super) fn thaw(cluster: &OwnCluster) {
+    let nodes = cluster.nodes().into_iter().map(|(_, pid)| pid);
+    nodes.chain(cluster.leader()).for_each(|pid| cluster.send(pid, Signal::CONT));
+}
+
+async fn hurt(cluster: &OwnCluster, fault: Fault, random: &mut Random, diary: &Diary) {
+    let nodes = cluster.nodes();
+    let node = random.pick(&nodes).cloned();
+    let leader = cluster.leader().map(|pid| ("leader".to_owned(), pid));
+    let pause = Duration::from_millis(PAUSES.0 + random.below(PAUSES.1 - PAUSES.0 + 1));
+    let victims: Vec<(String, u32)> = match fault {
+        Fault::KillNode | Fault::PauseNode => node.into_iter().collect(),
+        Fault::KillLeader | Fault::PauseLeader => leader.into_iter().collect(),
+        Fault::KillAll => nodes.into_iter().chain(leader).collect(),
+    };
+    // What was killed before is not back yet: there is nothing to hurt.
+    let Some((name, _)) = victims.first() else { return };
+    diary.begin(fault.name().to_owned());
+    match fault {
+        Fault::KillNode | Fault::KillLeader | Fault::KillAll => {
+            let whom = if fault == Fault::KillAll { "everything" } else { name };
+            anstream::eprintln!("kill -9 of {}", called(whom));
+            send(cluster, &victims, Signal::KILL);
+        }
+        Fault::PauseNode | Fault::PauseLeader => {
+            anstream::eprintln!("{} frozen for {:.1} s", called(name), pause.as_secs_f64());
+            send(cluster, &victims, Signal::STOP);
+            sleep(pause).await;
+            send(cluster, &victims, Signal::CONT);
+        }
+    }
+    diary.end(None);
+}
+
+fn send(cluster: &OwnCluster, victims: &[(String, u32)], signal: Signal) {
+    for (_, pid) in victims {
+        cluster.send(*pid, signal);
+    }
+}
+
+/// A process as people call it.
+fn called(name: &str) -> String {
+    match name {
+        "leader" => "the leader".to_owned(),
+        "everything" => name.to_owned(),
+        slot => format!("the node in slot {slot}"),
+    }
+}
+
+/// Runs a command of the user. What it prints goes to standard error.
+async fn run(command: &str, diary: &Diary) {
+    anstream::eprintln!("fault: {command}");
+    diary.begin(command.to_owned());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
+    shell.stdout(io::stderr()).stderr(io::stderr());
+    let failure = match shell.status().await {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("`{command}` ended with {status}")),
+        Err(error) => Some(format!("`{command}` could not be run: {error}")),
+    };
+    if let Some(failure) = &failure {
+        anstream::eprintln!("warning: {failure}");
+    }
+    diary.end(failure);
+}
