@@ -86,13 +86,13 @@ fn a_kept_history_is_judged_again_and_what_is_wrong_is_named() {
     };
     let ran = check(history.to_owned());
     assert_eq!(ran.code, 0, "{ran:?}");
-    let expected = "2 operations on 1 keys: lost 0, stale 0, undone 0\n";
+    let expected = "2 operations on 1 key: lost 0, stale 0, undone 0\n";
     assert_eq!(ran.stdout, expected);
 
     let gone = history.replace("\"value\",\"read\":\"a\"", "\"not_found\"");
     let ran = check(gone);
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stdout.starts_with("2 operations on 1 keys: lost 1, stale 0, undone 0\n"));
+    assert!(ran.stdout.starts_with("2 operations on 1 key: lost 1, stale 0, undone 0\n"));
     assert!(ran.stdout.contains("lost write: key k: client 1 set `a`"), "{}", ran.stdout);
 
     let ran = check(history.replace("\"get\"", "\"look\""));
@@ -104,11 +104,12 @@ fn a_kept_history_is_judged_again_and_what_is_wrong_is_named() {
 #[test]
 fn what_does_not_go_together_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["--production"], "name its leader with --addr"),
         (&["--fault", "true"], "name its leader with --addr"),
         (&["--addr", "127.0.0.1:1", "--faults", "kill-node"], "--fault 'COMMAND'"),
         (&["--faults", "melt"], "[possible values: kill-node, kill-leader"),
+        (&["--tolerance", "9"], "9 is not in 1..=7"),
         (&["--seconds", "0"], "invalid value '0'"),
         (&["--check", "kept", "--seed", "1"], "cannot be used with"),
     ];

@@ -11,15 +11,15 @@ use super::verdict::{Finding, judge_key};
 use crate::logic::history::Operation;
 use crate::types::Key;
 
-/// How many operations are held in memory. Beyond, a retired key is judged at once and let go,
-/// unless something is wrong with it.
-const HELD_OPERATIONS: usize = 400_000;
-/// How many operations are held beyond that because something is wrong with them.
+/// How many operations are held beyond the limit because something is wrong with them.
 const HELD_FAULTY: usize = 100_000;
 
 /// What was kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
+    /// How many operations are held. Beyond, a retired key is judged at once and let go, unless
+    /// something is wrong with it.
+    limit: usize,
     pub(super) held: Vec<Operation>,
     /// The keys of which everything is held.
     whole: HashSet<Key>,
@@ -35,8 +35,12 @@ pub(super) struct Kept {
 
 /// Takes closed keys until there are no more. Judging takes time: this belongs on a thread of its
 /// own.
-pub(super) fn keep(mut logs: mpsc::Receiver<KeyLog>, mut file: Option<HistoryWriter>) -> Kept {
-    let mut kept = Kept::default();
+pub(super) fn keep(
+    mut logs: mpsc::Receiver<KeyLog>,
+    mut file: Option<HistoryWriter>,
+    limit: usize,
+) -> Kept {
+    let mut kept = Kept { limit, ..Kept::default() };
     while let Some(log) = logs.blocking_recv() {
         let fresh = log.operations.get(log.handed_over..).unwrap_or_default();
         kept.operations += fresh.len() as u64;
@@ -67,7 +71,7 @@ impl Kept {
             return;
         }
         self.keys += 1;
-        if self.held.len() >= HELD_OPERATIONS + self.faulty {
+        if self.held.len() >= self.limit + self.faulty {
             let Some(finding) = judge_key(&operations) else { return };
             if self.faulty >= HELD_FAULTY {
                 self.findings.push(finding);

@@ -51,9 +51,9 @@ pub struct Load {
 /// What a load has recorded.
 #[derive(Debug)]
 pub struct Recorded {
-    /// What is held of the history: all of it, up to some hundred thousand operations. Beyond,
-    /// retired keys in which nothing was wrong are let go; of these there is only how they ended
-    /// (their last writes, as sets, and reads).
+    /// What is held of the history: all of it, up to [`Options::held_operations`]. Beyond, retired
+    /// keys in which nothing was wrong are let go; of these there is only how they ended (their
+    /// last writes, as sets, and reads).
     pub history: Vec<Operation>,
     /// For how long nothing was answered.
     pub stalls: Stalls,
@@ -102,7 +102,8 @@ impl Load {
     pub fn start(options: Options) -> io::Result<Self> {
         let file = options.history.as_deref().map(HistoryWriter::create).transpose()?;
         let (closed, logs) = mpsc::channel(CLOSED_KEYS);
-        let keeper = tokio::task::spawn_blocking(move || keep(logs, file));
+        let limit = options.held_operations;
+        let keeper = tokio::task::spawn_blocking(move || keep(logs, file, limit));
         let group = |number: usize| {
             let prefix = format!("{}{number}.", options.prefix);
             let keys = options.keys_of_a_group();

@@ -28,6 +28,8 @@ pub struct Options {
     pub reply_within: Duration,
     /// How many operations a key sees before a new one takes its place.
     pub operations_per_key: usize,
+    /// How many operations are held in memory before keys that were retired are judged and let go.
+    pub held_operations: usize,
     /// How long values are at least, in bytes. What names a write is some 20 bytes.
     pub value_bytes: usize,
     /// What every key begins with. The store must hold no such key: the judge takes each key to be
@@ -55,6 +57,7 @@ impl Options {
             pace: Duration::from_millis(1),
             reply_within: Duration::from_secs(7),
             operations_per_key: 2_000,
+            held_operations: 400_000,
             value_bytes: 0,
             prefix: format!("chaos-{:x}-", clock::wall_milliseconds()),
             seed: 1,

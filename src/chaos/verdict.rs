@@ -12,7 +12,8 @@ use crate::types::Key;
 pub enum Wrong {
     /// A write that was acknowledged, or whose value had been read, is gone.
     Lost,
-    /// A read returned a value that had been overwritten, while the newer one was still there.
+    /// A read returned a value that had been overwritten; the newer one was seen again, or
+    /// overwritten in its turn.
     Stale,
     /// A value came back that had been deleted.
     Undone,
@@ -93,6 +94,11 @@ impl Verdict {
         self.count(Wrong::Undone)
     }
 
+    /// Keys that are wrong in any other way, or could not be judged.
+    pub fn otherwise(&self) -> usize {
+        self.findings.len() - self.lost() - self.stale() - self.undone()
+    }
+
     /// Whether everything was judged and nothing found wrong.
     pub fn passed(&self) -> bool {
         self.findings.is_empty() && self.unread == 0 && self.complaints.is_empty()
@@ -103,11 +109,11 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (lost, stale, undone) = (self.lost(), self.stale(), self.undone());
         let Self { operations, keys, .. } = self;
-        write!(f, "{operations} operations on {keys} keys: ")?;
+        let word = if *keys == 1 { "key" } else { "keys" };
+        write!(f, "{operations} operations on {keys} {word}: ")?;
         write!(f, "lost {lost}, stale {stale}, undone {undone}")?;
-        let other = self.findings.len() - lost - stale - undone;
-        if other > 0 {
-            write!(f, ", otherwise wrong {other}")?;
+        if self.otherwise() > 0 {
+            write!(f, ", otherwise wrong {}", self.otherwise())?;
         }
         if self.unread > 0 {
             write!(f, ", not read back {}", self.unread)?;

@@ -96,6 +96,26 @@ async fn a_server_that_loses_what_is_no_longer_asked_for_is_found_out() {
     assert!(verdict.lost() > 20, "{verdict}");
 }
 
+/// What was let go leaves enough behind to see that it changes no more.
+#[tokio::test]
+async fn keys_that_were_let_go_are_still_judged() {
+    let few = |server: &Server| Options { held_operations: 500, ..options(server) };
+    for lie in [Lie::None, Lie::Breaks] {
+        let server = Server::start(lie).await;
+        let recorded = run(few(&server)).await;
+        let verdict = recorded.judge();
+        assert!(verdict.passed(), "{lie:?}: {verdict}");
+        let held = recorded.history.len() as u64;
+        assert!(held < verdict.operations / 2, "{held} of {}", verdict.operations);
+    }
+    let server = Server::start(Lie::LosesAll(OPERATIONS - 200)).await;
+    let verdict = run(few(&server)).await.judge();
+    assert!(verdict.lost() > 20, "{verdict}");
+    let server = Server::start(Lie::Keeps).await;
+    let verdict = run(few(&server)).await.judge();
+    assert!(verdict.undone() > 0, "{verdict}");
+}
+
 #[tokio::test]
 async fn a_load_ends_by_itself_and_leaves_no_key_and_its_history() {
     let server = Server::start(Lie::None).await;

@@ -53,8 +53,8 @@ pub(in crate::cli) struct ChaosArguments {
     #[arg(long, value_name = "COUNT")]
     pub(super) nodes: Option<NonZeroUsize>,
     /// Copies in the own cluster, 1 to 7 [default: as in tolerance.conf, else 4]
-    #[arg(long, value_name = "COPIES")]
-    pub(super) tolerance: Option<String>,
+    #[arg(long, value_name = "COPIES", value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub(super) tolerance: Option<u8>,
     /// Faults made in the own cluster, separated by commas [default: all]
     #[arg(long, value_name = "FAULTS", value_enum, value_delimiter = ',')]
     pub(super) faults: Vec<Fault>,

@@ -33,28 +33,41 @@ pub(super) struct Made {
 }
 
 /// The faults of a run, as they are made.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Diary(Arc<Mutex<Vec<Made>>>);
+#[derive(Clone, Debug)]
+pub(super) struct Diary {
+    begun: Moment,
+    made: Arc<Mutex<Vec<Made>>>,
+}
 
 impl Diary {
+    /// No faults yet, of a run that began then.
+    pub(super) fn new(begun: Moment) -> Self {
+        Self { begun, made: Arc::default() }
+    }
+
+    /// How long the run has been going on, for people.
+    pub(super) fn time(&self) -> String {
+        format!("{:5.1} s", clock::now().since(self.begun).as_secs_f64())
+    }
+
     /// The faults up to now.
     pub(super) fn made(&self) -> Vec<Made> {
-        self.0.lock().clone()
+        self.made.lock().clone()
     }
 
     /// The fault that lasts.
     pub(super) fn under_way(&self) -> Option<String> {
-        let made = self.0.lock();
+        let made = self.made.lock();
         made.last().filter(|made| made.to.is_none()).map(|made| made.fault.clone())
     }
 
     fn begin(&self, fault: String) {
         let from = clock::now();
-        self.0.lock().push(Made { fault, from, to: None, failure: None });
+        self.made.lock().push(Made { fault, from, to: None, failure: None });
     }
 
     fn end(&self, failure: Option<String>) {
-        if let Some(made) = self.0.lock().last_mut() {
+        if let Some(made) = self.made.lock().last_mut() {
             made.to = Some(clock::now());
             made.failure = failure;
         }
@@ -119,11 +132,12 @@ async fn hurt(cluster: &OwnCluster, fault: Fault, random: &mut Random, diary: &D
     match fault {
         Fault::KillNode | Fault::KillLeader | Fault::KillAll => {
             let whom = if fault == Fault::KillAll { "everything" } else { name };
-            anstream::eprintln!("kill -9 of {}", called(whom));
+            anstream::eprintln!("{}: kill -9 of {}", diary.time(), called(whom));
             send(cluster, &victims, Signal::KILL);
         }
         Fault::PauseNode | Fault::PauseLeader => {
-            anstream::eprintln!("{} frozen for {:.1} s", called(name), pause.as_secs_f64());
+            let (time, seconds) = (diary.time(), pause.as_secs_f64());
+            anstream::eprintln!("{time}: {} frozen for {seconds:.1} s", called(name));
             send(cluster, &victims, Signal::STOP);
             sleep(pause).await;
             send(cluster, &victims, Signal::CONT);
@@ -149,7 +163,7 @@ fn called(name: &str) -> String {
 
 /// Runs a command of the user. What it prints goes to standard error.
 async fn run(command: &str, diary: &Diary) {
-    anstream::eprintln!("fault: {command}");
+    anstream::eprintln!("{}: {command}", diary.time());
     diary.begin(command.to_owned());
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);

@@ -67,7 +67,7 @@ pub(super) async fn run(
         };
         let cluster = started?;
         let tried = on_own_cluster(&cluster, arguments, seed, &mut ends, output).await;
-        let keep = !matches!(tried, Ok(Outcome::Done));
+        let keep = matches!(tried, Ok(Outcome::Failed));
         if keep {
             anstream::eprintln!("its data and logs are kept in {}", cluster.directory().display());
         }
@@ -190,7 +190,7 @@ async fn load_and_hurt(
     let shown = options.history.clone().unwrap_or_default();
     let load = Load::start(options)
         .with_context(|| format!("cannot write the history {}", shown.display()))?;
-    let diary = Diary::default();
+    let diary = Diary::new(load.stalls().begun);
     let every = Duration::from_secs(arguments.every.get());
     tokio::select! {
         () = load.finished() => {}
@@ -225,7 +225,8 @@ async fn tell_progress(load: &Load, diary: &Diary) {
         let rate = done.saturating_mul(1000) / millis;
         let fault = diary.under_way().map(|fault| format!("; {fault}")).unwrap_or_default();
         anstream::eprintln!(
-            "{} operations, {rate}/s; {} refused, {} open{fault}",
+            "{}: {} operations, {rate}/s; {} refused, {} open{fault}",
+            diary.time(),
             counts.operations,
             counts.refused,
             counts.open
@@ -290,6 +291,7 @@ struct Checked {
     lost: usize,
     stale: usize,
     undone: usize,
+    otherwise_wrong: usize,
     wrong: Vec<String>,
 }
 
@@ -304,6 +306,7 @@ fn check(output: &mut Output, path: &Path) -> anyhow::Result<Outcome> {
         lost: verdict.lost(),
         stale: verdict.stale(),
         undone: verdict.undone(),
+        otherwise_wrong: verdict.otherwise(),
         wrong: verdict.findings.iter().map(ToString::to_string).collect(),
     };
     output.result(&verdict, &checked)?;

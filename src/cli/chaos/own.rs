@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::super::announce::{Event, Exit, Kind};
@@ -28,6 +28,8 @@ const READY_WITHIN: Duration = Duration::from_mins(2);
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 /// How long what was killed stays away, in seconds.
 const RESTART_AFTER: &str = "1";
+/// How much is shown of what a cluster said that did not come up.
+const LOG_LINES: usize = 12;
 
 /// The processes that are there.
 #[derive(Debug, Default)]
@@ -78,7 +80,7 @@ impl OwnCluster {
             command.args(["--nodes".to_owned(), nodes.to_string()]);
         }
         if let Some(tolerance) = &arguments.tolerance {
-            command.args(["--tolerance", tolerance]);
+            command.args(["--tolerance".to_owned(), tolerance.to_string()]);
         }
         if let Some(config) = &global.config {
             command.arg("--config").arg(config);
@@ -94,14 +96,12 @@ impl OwnCluster {
         let stdin = dev.stdin.take().context("the cluster has no standard input")?;
         let stdout = dev.stdout.take().context("the cluster has no standard output")?;
         let members = Arc::new(Mutex::new(Members::default()));
-        let (ready, mut address) = watch::channel(None);
-        tokio::spawn(listen(stdout, Arc::clone(&members), ready));
-        let serving = timeout(READY_WITHIN, address.wait_for(Option::is_some)).await;
-        let Ok(Ok(address)) = serving.map(|told| told.map(|told| told.clone())) else {
-            let said = std::fs::read_to_string(&log_path).unwrap_or_default();
-            bail!("the cluster did not come up:\n{}", said.trim_end());
+        let (sender, start) = oneshot::channel();
+        tokio::spawn(listen(stdout, Arc::clone(&members), sender));
+        let Ok(Ok(Some(address))) = timeout(READY_WITHIN, start).await else {
+            end(&mut dev).await;
+            bail!("the cluster did not come up; it said:\n{}", last_lines(&log_path));
         };
-        let address = address.context("the cluster has no address")?;
         let directory = directory.to_owned();
         Ok(Self { dev, _stdin: stdin, directory, members, address })
     }
@@ -147,16 +147,29 @@ impl OwnCluster {
 
     /// Stops it, and removes its directory unless that is worth keeping.
     pub(super) async fn stop(mut self, keep: bool) {
-        if let Some(pid) = self.dev.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        if timeout(STOP_WITHIN, self.dev.wait()).await.is_err() {
-            let _ = self.dev.kill().await;
-        }
+        end(&mut self.dev).await;
         if !keep {
             remove(&self.directory);
         }
     }
+}
+
+/// Stops a `dev` in good order, if it can be.
+async fn end(dev: &mut Child) {
+    if let Some(pid) = dev.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    if timeout(STOP_WITHIN, dev.wait()).await.is_err() {
+        let _ = dev.kill().await;
+    }
+}
+
+/// The end of a log.
+fn last_lines(path: &Path) -> String {
+    let log = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
+    last.join("\n")
 }
 
 fn remove(directory: &Path) {
@@ -165,20 +178,25 @@ fn remove(directory: &Path) {
     }
 }
 
-/// Keeps the list of members as `dev` tells it.
+/// Keeps the list of members as `dev` tells it. Says once where clients connect; or nothing, if
+/// something ends before the cluster is ready: then it never will be.
 async fn listen(
     stdout: ChildStdout,
     members: Arc<Mutex<Members>>,
-    ready: watch::Sender<Option<String>>,
+    start: oneshot::Sender<Option<String>>,
 ) {
+    let mut start = Some(start);
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        match Event::parse(&line) {
-            Some(Event::Ready { client, .. }) => {
-                let _ = ready.send(Some(client.to_string()));
-            }
-            Some(event) => members.lock().hear(&event),
-            None => {}
+        let Some(event) = Event::parse(&line) else { continue };
+        members.lock().hear(&event);
+        let address = match event {
+            Event::Ready { client, .. } => Some(client.to_string()),
+            Event::Exited { .. } => None,
+            Event::Leader { .. } | Event::Node { .. } => continue,
+        };
+        if let Some(start) = start.take() {
+            let _ = start.send(address);
         }
     }
 }

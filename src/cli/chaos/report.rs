@@ -26,6 +26,7 @@ pub(super) struct Report {
     lost: usize,
     stale: usize,
     undone: usize,
+    otherwise_wrong: usize,
     not_read_back: usize,
     /// Everything that is wrong, in words.
     wrong: Vec<String>,
@@ -82,6 +83,7 @@ impl Report {
             lost: verdict.lost(),
             stale: verdict.stale(),
             undone: verdict.undone(),
+            otherwise_wrong: verdict.otherwise(),
             not_read_back: verdict.unread,
             wrong,
             faults: rows(stalls, faults),
@@ -148,7 +150,11 @@ impl fmt::Display for Report {
         }
         let verdict = if self.passed { "passed" } else { "FAILED" };
         let Self { lost, stale, undone, .. } = self;
-        write!(f, "verdict: {verdict}: lost {lost}, stale {stale}, undone {undone}")
+        write!(f, "verdict: {verdict}: lost {lost}, stale {stale}, undone {undone}")?;
+        match self.otherwise_wrong {
+            0 => Ok(()),
+            other => write!(f, ", otherwise wrong {other}"),
+        }
     }
 }
 
