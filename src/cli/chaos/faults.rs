@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio::process::Command;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::arguments::Fault;
 use super::own::OwnCluster;
@@ -85,22 +86,32 @@ pub(super) enum Source<'a> {
     Nobody,
 }
 
-/// Makes faults until it is dropped. What is frozen then has to be thawed: [`thaw`].
-pub(super) async fn make(source: &Source<'_>, every: Duration, seed: u64, diary: &Diary) {
+/// Makes faults until it is told to stop. What is frozen then is thawed; a command of the user that
+/// runs is waited for, since it may be about to mend what it did.
+pub(super) async fn make(
+    source: &Source<'_>,
+    every: Duration,
+    seed: u64,
+    diary: &Diary,
+    stop: &CancellationToken,
+) {
     let mut random = Random::new(seed);
-    loop {
-        sleep(around(every, &mut random)).await;
+    let mut pause = around(every, &mut random);
+    while stop.run_until_cancelled(sleep(pause)).await.is_some() {
         match source {
             Source::Own(cluster, faults) => {
-                let Some(fault) = random.pick(faults).copied() else { return };
-                hurt(cluster, fault, &mut random, diary).await;
+                if let Some(fault) = random.pick(faults).copied() {
+                    hurt(cluster, fault, &mut random, diary, stop).await;
+                }
             }
             Source::Commands(commands) => {
-                let Some(command) = random.pick(commands) else { return };
-                run(command, diary).await;
+                if let Some(command) = random.pick(commands) {
+                    run(command, diary).await;
+                }
             }
-            Source::Nobody => std::future::pending().await,
+            Source::Nobody => {}
         }
+        pause = around(every, &mut random);
     }
 }
 
@@ -110,13 +121,13 @@ fn around(every: Duration, random: &mut Random) -> Duration {
     Duration::from_millis(millis / 2 + random.below(millis))
 }
 
-/// Thaws whatever may be frozen.
-pub(super) fn thaw(cluster: &OwnCluster) {
-    let nodes = cluster.nodes().into_iter().map(|(_, pid)| pid);
-    nodes.chain(cluster.leader()).for_each(|pid| cluster.send(pid, Signal::CONT));
-}
-
-async fn hurt(cluster: &OwnCluster, fault: Fault, random: &mut Random, diary: &Diary) {
+async fn hurt(
+    cluster: &OwnCluster,
+    fault: Fault,
+    random: &mut Random,
+    diary: &Diary,
+    stop: &CancellationToken,
+) {
     let nodes = cluster.nodes();
     let node = random.pick(&nodes).cloned();
     let leader = cluster.leader().map(|pid| ("leader".to_owned(), pid));
@@ -139,7 +150,7 @@ async fn hurt(cluster: &OwnCluster, fault: Fault, random: &mut Random, diary: &D
             let (time, seconds) = (diary.time(), pause.as_secs_f64());
             anstream::eprintln!("{time}: {} frozen for {seconds:.1} s", called(name));
             send(cluster, &victims, Signal::STOP);
-            sleep(pause).await;
+            let _ = stop.run_until_cancelled(sleep(pause)).await;
             send(cluster, &victims, Signal::CONT);
         }
     }
@@ -166,7 +177,8 @@ async fn run(command: &str, diary: &Diary) {
     anstream::eprintln!("{}: {command}", diary.time());
     diary.begin(command.to_owned());
     let mut shell = Command::new("sh");
-    shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
+    // In a group of its own: Ctrl-C must not keep it from mending what it did.
+    shell.args(["-c", command]).stdin(Stdio::null()).process_group(0);
     shell.stdout(io::stderr()).stderr(io::stderr());
     let failure = match shell.status().await {
         Ok(status) if status.success() => None,

@@ -28,13 +28,14 @@ use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::arguments::Global;
 use super::output::{Outcome, Output};
 use crate::chaos::{Load, Options, Recorded, Verdict, file, judge};
 use crate::runtime::clock;
 use crate::runtime::signals::Terminations;
-use faults::{Diary, Source};
+use faults::{Diary, Made, Source};
 use own::OwnCluster;
 use report::Report;
 
@@ -176,7 +177,7 @@ async fn on_own_cluster(
 /// A run that is over.
 struct Ran {
     recorded: Recorded,
-    diary: Diary,
+    faults: Vec<Made>,
     verdict: Verdict,
 }
 
@@ -192,14 +193,23 @@ async fn load_and_hurt(
         .with_context(|| format!("cannot write the history {}", shown.display()))?;
     let diary = Diary::new(load.stalls().begun);
     let every = Duration::from_secs(arguments.every.get());
+    let stop = CancellationToken::new();
+    let mut hurting = std::pin::pin!(faults::make(source, every, seed, &diary, &stop));
     tokio::select! {
         () = load.finished() => {}
         _ = ends.next() => anstream::eprintln!("ending early; once more ends at once"),
-        () = faults::make(source, every, seed, &diary) => {}
+        () = &mut hurting => {}
         () = tell_progress(&load, &diary) => {}
     }
-    if let Source::Own(cluster, _) = source {
-        faults::thaw(cluster);
+    stop.cancel();
+    if matches!(source, Source::Commands(_))
+        && let Some(fault) = diary.under_way()
+    {
+        anstream::eprintln!("waiting for the end of: {fault}");
+    }
+    tokio::select! {
+        () = &mut hurting => {}
+        _ = ends.next() => anyhow::bail!("ended while a fault was being made: no verdict"),
     }
     anstream::eprintln!("reading every key back");
     let recorded = tokio::select! {
@@ -207,7 +217,7 @@ async fn load_and_hurt(
         _ = ends.next() => anyhow::bail!("ended before every key was read back: no verdict"),
     };
     let verdict = recorded.judge();
-    Ok(Ran { recorded, diary, verdict })
+    Ok(Ran { recorded, faults: diary.made(), verdict })
 }
 
 /// Says every few seconds how it goes.
@@ -244,8 +254,8 @@ impl Ran {
         seed: u64,
         crashes: &[String],
     ) -> anyhow::Result<Outcome> {
-        let Self { recorded, diary, verdict } = self;
-        let report = Report::new(seed, &recorded, &verdict, &diary.made(), crashes);
+        let Self { recorded, faults, verdict } = self;
+        let report = Report::new(seed, &recorded, &verdict, &faults, crashes);
         output.result(&report, &report)?;
         if recorded.undeleted > 0 {
             anstream::eprintln!("warning: {} keys could not be deleted", recorded.undeleted);
