@@ -131,6 +131,8 @@ fn a_cluster_that_holds_keys_is_left_alone_unless_that_is_wished() {
     assert_eq!(empty.code, 0, "{empty:?}");
     assert!(empty.stdout.ends_with("passed: lost 0, stale 0, undone 0\n"), "{}", empty.stdout);
     assert!(directory.join("made").exists());
+    let at_once = run(directory, &arguments);
+    assert_eq!(at_once.code, 0, "{at_once:?}");
     cluster.await_files("no key of the load", |files| files.iter().sum::<u64>() == 0);
 
     assert_eq!(cluster.connect().ask("SET mine v"), "OK");

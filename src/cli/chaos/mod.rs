@@ -27,12 +27,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::Global;
 use super::output::{Outcome, Output};
 use crate::chaos::{Load, Options, Recorded, Verdict, file, judge};
+use crate::client::FileRow;
 use crate::runtime::clock;
 use crate::runtime::signals::Terminations;
 use faults::{Diary, Made, Source};
@@ -45,6 +46,10 @@ use arguments::Fault;
 
 /// How often it is said how it goes.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+/// Nodes tell now and then how many records they hold: after a run has deleted its keys, it takes a
+/// moment until that is known. So often, and with such pauses, it is asked again.
+const COUNT_LOOKS: usize = 12;
+const COUNT_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(
     global: &Global,
@@ -116,11 +121,20 @@ fn misuse(global: &Global, arguments: &ChaosArguments) -> Option<String> {
 
 /// A cluster that is in use is not touched by mistake.
 async fn refuse_strangers(global: &Global, arguments: &ChaosArguments) -> anyhow::Result<()> {
-    let files = super::client(global).files().await?;
+    let mut client = super::client(global);
+    let mut files = client.files().await?;
     if arguments.production {
         return Ok(());
     }
-    let records: u64 = files.iter().map(|row| row.records).sum();
+    let count = |files: &[FileRow]| -> u64 { files.iter().map(|row| row.records).sum() };
+    for _ in 0..COUNT_LOOKS {
+        if count(&files) == 0 {
+            break;
+        }
+        sleep(COUNT_PAUSE).await;
+        files = client.files().await?;
+    }
+    let records = count(&files);
     anyhow::ensure!(
         records == 0,
         "the cluster at {} holds keys ({records} records on {} nodes). The load leaves them alone, \

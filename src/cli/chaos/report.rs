@@ -175,7 +175,11 @@ impl Report {
         }
         writeln!(f)?;
         for (kind, (count, longest)) in kinds {
-            writeln!(f, "  {kind}: {count}; without a write for {longest:.3} s at most")?;
+            if longest > 0.0 {
+                writeln!(f, "  {kind}: {count}; without a write for {longest:.3} s at most")?;
+            } else {
+                writeln!(f, "  {kind}: {count}; never without a write for 0.1 s")?;
+            }
         }
         Ok(())
     }
