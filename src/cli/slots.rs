@@ -33,7 +33,7 @@ pub(super) enum SlotsCommand {
 /// Which slots.
 #[derive(Args, Debug)]
 pub(super) struct ListArguments {
-    /// The volume [default: node.data_dir of the configuration]
+    /// The volume [default: as the configuration says]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
 }

@@ -400,7 +400,7 @@ impl Coordinator {
                 tracing::warn!(?late, "the leader was stalled; nobody is blamed");
             }
             Output::AllLate => {
-                tracing::warn!("all nodes that owe something are late at once; nobody is blamed")
+                tracing::warn!("all nodes that owe something are late at once; nobody is blamed");
             }
         }
         Ok(())

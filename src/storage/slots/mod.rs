@@ -283,6 +283,7 @@ impl Slot {
 }
 
 /// Takes a slot. A lock on one that no node can be using is looked at again: somebody lists the slots.
+#[allow(clippy::disallowed_methods, reason = "between two looks at a lock, a few times, at start")]
 fn take_if_free(directory: &Path) -> Result<DirectoryLock, SlotError> {
     let mut taken = DirectoryLock::take(directory);
     for _ in 0..LOOKS {
@@ -508,6 +509,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a look that takes a while is what is waited for")]
     fn a_slot_that_somebody_only_looks_at_is_waited_for() {
         let data = tempfile::tempdir().unwrap();
         let slot = take(data.path(), 2, 1).unwrap();
