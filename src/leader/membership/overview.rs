@@ -109,12 +109,16 @@ pub(super) fn view(
     }
     nodes.extend(context.candidates.iter().map(|(store, address)| candidate(*store, address, now)));
     let present = nodes.iter().filter(|node| node.state != NodeState::Away).count();
+    // The shards hear of a loss a moment later, and until then count what the lost node holds.
+    let lost = |node: &&NodeView| matches!(node.state, NodeState::Suspect | NodeState::Away);
+    let lost: BTreeSet<_> = nodes.iter().filter(lost).map(|node| node.store).collect();
+    let statuses = partitions().map(|(_, status)| status);
     ClusterView {
         cluster: membership.cluster().map(|cluster| cluster.id),
         epoch: context.epoch,
         tolerance: context.copies,
         min_replicas: context.floor,
-        partitions: count(partitions().map(|(_, status)| status), context.copies.min(present)),
+        partitions: count(statuses, context.copies.min(present), &lost),
         repair: repair(context, &nodes, &summaries),
         nodes,
         doubt: doubt(&summaries),
@@ -159,7 +163,12 @@ fn time_left(bytes: u64, per_second: u64) -> Option<Duration> {
     bytes.checked_div(per_second).map(|seconds| Duration::from_secs(seconds + 1))
 }
 
-fn count<'a>(statuses: impl Iterator<Item = &'a Status>, copies: usize) -> PartitionsView {
+/// Counts the partitions, of which each should have so many copies on stores that are not lost.
+fn count<'a>(
+    statuses: impl Iterator<Item = &'a Status>,
+    copies: usize,
+    lost: &BTreeSet<StoreId>,
+) -> PartitionsView {
     let mut counted = PartitionsView::default();
     for status in statuses {
         counted.total += 1;
@@ -167,7 +176,9 @@ fn count<'a>(statuses: impl Iterator<Item = &'a Status>, copies: usize) -> Parti
         counted.unavailable += usize::from(!status.serving);
         counted.damaged_keys += status.frozen;
         counted.unreadable_keys += status.unreadable;
-        counted.under_replicated += usize::from(status.live_copies() < copies);
+        let sound = status.copies.iter().filter(|copy| copy.is_sound());
+        let there = sound.filter(|copy| !lost.contains(&copy.store)).count();
+        counted.under_replicated += usize::from(there < copies);
     }
     counted
 }
@@ -214,4 +225,37 @@ fn candidate(store: StoreId, address: &str, now: Moment) -> NodeView {
 
 fn disk(disk: &crate::rpc::v1::Disk) -> DiskView {
     DiskView { free: disk.free_bytes, total: disk.total_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::partition::CopyStatus;
+
+    #[test]
+    fn a_copy_on_a_lost_node_does_not_count_although_its_shard_has_not_heard_of_it() {
+        let stores = [1, 2, 3].map(StoreId::from_number);
+        let copy = |store| CopyStatus {
+            store,
+            in_sync: true,
+            live: true,
+            peered: true,
+            doubt: Doubt::None,
+        };
+        let status = Status {
+            serving: true,
+            writable: true,
+            copies: stores.map(copy).to_vec(),
+            wanted: 3,
+            missing: 0,
+            unsettled: 0,
+            frozen: 0,
+            unreadable: 0,
+        };
+        let short = |lost: &[StoreId]| {
+            count([&status].into_iter(), 3, &lost.iter().copied().collect()).under_replicated
+        };
+        assert_eq!(short(&[]), 0);
+        assert_eq!(short(&stores[1..2]), 1);
+    }
 }
