@@ -202,6 +202,12 @@ impl Node {
             tracing::error!(
                 "the log is damaged: the store has no say until its partitions were copied anew"
             );
+        } else if !found.damaged.is_empty() {
+            tracing::error!(
+                partitions = found.damaged.len(),
+                "checkpoints are damaged: the store has no say in their partitions until they were \
+                 copied anew"
+            );
         }
         let core = self.assemble(joined, store, ended)?;
         self.shared.core.send_replace(Some(Arc::new(core)));
