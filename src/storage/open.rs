@@ -79,7 +79,12 @@ impl<D: Disk> Store<D> {
     pub fn trust(&mut self) -> Result<(), StorageError> {
         self.shared.healthy()?;
         let status = Status::read(&self.shared.disk)?.trusted(&self.options);
-        status.write(&self.shared.disk)
+        match status.write(&self.shared.disk) {
+            Err(StorageError::Io { source, .. }) if super::store::is_full(&source) => {
+                Err(self.not_replaced(source))
+            }
+            written => written,
+        }
     }
 
     fn create(
@@ -217,11 +222,7 @@ impl<D: Disk> Store<D> {
                 }
                 Ok(())
             }
-            Err(error) if super::store::is_full(&error) => {
-                let cleared = disk::remove_temporaries(&self.shared.disk);
-                cleared.map_err(StorageError::io("remove an unfinished checkpoint"))?;
-                Err(self.full_or_failed(error))
-            }
+            Err(error) if super::store::is_full(&error) => Err(self.not_replaced(error)),
             Err(error) => self.shared.guarded(Err(StorageError::io("write a checkpoint")(error))),
         }
     }

@@ -138,14 +138,22 @@ impl<D: Disk> Store<D> {
             return self.shared.healthy();
         }
         self.shared.sync()?;
-        self.append_empty(false)
+        match self.append_empty(false) {
+            // It is marked when there is room again.
+            Err(StorageError::DiskFull { .. }) => Ok(()),
+            marked => marked,
+        }
     }
 
     /// Appends an empty frame as a commit would: to see how long that takes.
     pub fn probe(&mut self) -> Result<(), StorageError> {
         self.shared.healthy()?;
         if self.log.room().is_none() {
-            self.rotate()?;
+            match self.rotate() {
+                // A full disk is not a slow one.
+                Err(StorageError::DiskFull { .. }) => return Ok(()),
+                rotated => rotated?,
+            }
         }
         self.log.begin();
         self.log.append(false)?;
@@ -364,13 +372,23 @@ impl<D: Disk> Store<D> {
         let index = &self.shared.index;
         let bytes = root.encode(index.key(), index.count());
         let disk = &self.shared.disk;
-        let written = if self.options.guards().keep(Guard::RootIsDurable) {
-            disk::replace(disk, root::NAME, &bytes)
-        } else {
-            disk::prepare(disk, root::NAME, &bytes, false)
-                .and_then(|()| disk.rename("root.tmp", root::NAME))
+        let durable = self.options.guards().keep(Guard::RootIsDurable);
+        let written = match disk::prepare(disk, root::NAME, &bytes, durable) {
+            Err(error) if is_full(&error) => return Err(self.not_replaced(error)),
+            Ok(()) if durable => disk::publish(disk, &[root::NAME.to_owned()]),
+            Ok(()) => disk.rename("root.tmp", root::NAME),
+            Err(error) => Err(error),
         };
         self.shared.guarded(written.map_err(StorageError::io("write the root")))
+    }
+
+    /// There was no room for a file that was to take another's place. The old one is as it was, so
+    /// this is no failure of the store.
+    pub(super) fn not_replaced(&self, full: std::io::Error) -> StorageError {
+        match disk::remove_temporaries(&self.shared.disk) {
+            Ok(()) => self.full_or_failed(full),
+            Err(error) => StorageError::io("remove an unfinished file")(error),
+        }
     }
 
     /// A segment that may be written from the front; made now if there is none.

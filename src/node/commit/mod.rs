@@ -289,9 +289,15 @@ impl<D: Disk> Committer<D> {
         self.ticked = now;
         self.judge.tick(group);
         if self.doubt != Doubt::None && !self.judge.replica.is_in_doubt() {
-            self.store.trust()?;
-            self.doubt = Doubt::None;
-            tracing::info!("every partition was compared: the store is trusted again");
+            match self.store.trust() {
+                Ok(()) => {
+                    self.doubt = Doubt::None;
+                    tracing::info!("every partition was compared: the store is trusted again");
+                }
+                // It is written down when there is room again.
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -192,3 +192,38 @@ fn the_device_may_turn_out_full_although_it_said_otherwise() {
     store.commit(&[put("late", 200, &value)]).unwrap();
     assert_eq!(get(&store, "k1").as_deref(), Some(value.as_str()));
 }
+
+#[test]
+fn a_disk_that_somebody_else_filled_to_the_last_byte_is_full_and_not_broken() {
+    let disk = SimulatedDisk::new(5);
+    let (mut store, _) = open(&disk, options());
+    store.commit(&[put("kept", 1, "value")]).unwrap();
+    drop(store);
+    disk.power_cut();
+    let (mut store, _) = open(&disk, options());
+    // Spare segments are there, and orders may use them; there is no room for another root.
+    maintain(&mut store);
+    let space = disk.space().unwrap();
+    disk.set_capacity(space.total - space.free);
+    let mut refused = 0;
+    for seq in 2..200 {
+        match store.commit(&[delete("k", seq)]) {
+            Ok(_) => {}
+            Err(StorageError::DiskFull { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        store.probe().unwrap();
+        store.mark_quiet().unwrap();
+        maintain(&mut store);
+    }
+    assert!(refused > 0);
+    assert!(matches!(store.trust(), Err(StorageError::DiskFull { .. })));
+    disk.set_capacity(1 << 40);
+    store.trust().unwrap();
+    store.commit(&[put("late", 200, "value")]).unwrap();
+    drop(store);
+    disk.power_cut();
+    let (store, _) = open(&disk, options());
+    assert_eq!(get(&store, "kept").as_deref(), Some("value"));
+    assert_eq!(get(&store, "late").as_deref(), Some("value"));
+}
