@@ -15,9 +15,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-use common::{Cluster, LineClient, eventually, timed};
+use common::{Cluster, LineClient, eventually, operator, text, timed};
 
 fn value(number: usize) -> String {
     format!("the value of key {number} is worth keeping")
@@ -35,18 +34,6 @@ fn check(client: &mut LineClient, numbers: std::ops::Range<usize>) {
     for (number, reply) in numbers.zip(client.pipeline(&lines)) {
         assert_eq!(reply, format!("OK {}", value(number)), "key-{number}");
     }
-}
-
-/// An operator's command, to the leader of this cluster.
-fn operator(cluster: &Cluster, arguments: &[&str]) -> Output {
-    let admin = cluster.admin.to_string();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hatokuse"));
-    command.args(["--admin-addr", &admin, "--timeout", "60s"]).args(arguments).output().unwrap()
-}
-
-fn text(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
 }
 
 fn audit(cluster: &Cluster) -> String {

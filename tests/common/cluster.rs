@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::process::Process;
+use super::proxy::{Proxy, Weather};
 use super::{LineClient, eventually};
 
 /// What a cluster is started with.
@@ -21,11 +22,41 @@ pub(crate) struct Options {
     pub(crate) leader: Vec<String>,
     /// Further arguments of the nodes.
     pub(crate) node: Vec<String>,
+    /// Settings in the environment of all processes.
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
+    /// Whether what the nodes say and hear goes through proxies.
+    pub(crate) proxied: bool,
 }
 
 impl Options {
     pub(crate) fn new(nodes: usize, tolerance: usize) -> Self {
-        Self { nodes, tolerance, tolerance_file: false, leader: Vec::new(), node: Vec::new() }
+        Self {
+            nodes,
+            tolerance,
+            tolerance_file: false,
+            leader: Vec::new(),
+            node: Vec::new(),
+            settings: Vec::new(),
+            proxied: false,
+        }
+    }
+
+    /// A setting for all processes, by the name of its variable.
+    pub(crate) fn with(mut self, variable: &'static str, value: &'static str) -> Self {
+        self.settings.push((variable, value));
+        self
+    }
+
+    /// Segments as small as can be, so that a short load fills many.
+    pub(crate) fn small_segments(self) -> Self {
+        self.with("HATOKUSE_STORAGE__SEGMENT_BYTES", "1MiB")
+            .with("HATOKUSE_LIMITS__MAX_VALUE_BYTES", "256KiB")
+    }
+
+    /// The network can be made bad.
+    pub(crate) fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
     }
 
     /// The number of copies is in `tolerance.conf`.
@@ -61,6 +92,40 @@ struct Node {
     port: u16,
     address: Option<SocketAddr>,
     admin: Option<SocketAddr>,
+    network: Option<Network>,
+}
+
+/// The network around a node.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// Where the node reaches the leader.
+    leader: Proxy,
+    /// Where the leader and other nodes reach the node.
+    node: Proxy,
+}
+
+impl Network {
+    /// How it goes with what the node says, to whomever, and with what it is told.
+    pub(crate) fn set(&self, says: Weather, hears: Weather) {
+        self.leader.set(says, hears);
+        self.node.set(hears, says);
+    }
+
+    /// As [`Self::set`], for the node and other nodes only: the leader notices nothing.
+    pub(crate) fn set_between_nodes(&self, weather: Weather) {
+        self.node.set_for_others(weather, weather);
+    }
+
+    pub(crate) fn break_connections(&self) {
+        self.leader.break_connections();
+        self.node.break_connections();
+    }
+
+    /// Nothing connects any more, or it does again.
+    pub(crate) fn refuse(&self, refuse: bool) {
+        self.leader.refuse(refuse);
+        self.node.refuse(refuse);
+    }
 }
 
 /// What `STATUS` says.
@@ -133,6 +198,26 @@ impl Cluster {
 
     /// Starts the leader, at its old ports if it had any.
     pub(crate) fn start_leader(&mut self) {
+        let leader = self.launch_leader();
+        let said = leader.announcement("listening");
+        self.client = said.get("client");
+        self.admin = said.get("admin");
+        self.grpc = said.get("grpc");
+        for network in self.nodes.iter().filter_map(|node| node.network.as_ref()) {
+            network.node.know_leader(leader.pid());
+        }
+        self.leader = Some(leader);
+    }
+
+    /// Starts a leader that finds a reason not to run; the end of its log.
+    pub(crate) fn start_leader_in_vain(&mut self) -> String {
+        let mut leader = self.launch_leader();
+        let status = leader.wait();
+        assert!(!status.success(), "the leader ended with {status}");
+        leader.log()
+    }
+
+    fn launch_leader(&self) -> Process {
         let port = |address: SocketAddr| address.port().to_string();
         let tolerance = self.options.tolerance.to_string();
         let nodes = self.options.nodes.to_string();
@@ -146,13 +231,12 @@ impl Cluster {
             arguments.extend(["--tolerance", &tolerance]);
         }
         arguments.extend(self.options.leader.iter().map(String::as_str));
-        let log = self.directory().join("leader.log");
-        let leader = Process::start(&arguments, self.directory(), &log);
-        let said = leader.announcement("listening");
-        self.client = said.get("client");
-        self.admin = said.get("admin");
-        self.grpc = said.get("grpc");
-        self.leader = Some(leader);
+        self.launch_process(&arguments, "leader.log")
+    }
+
+    fn launch_process(&self, arguments: &[&str], log: &str) -> Process {
+        let (directory, settings) = (self.directory(), &self.options.settings);
+        Process::start_with(arguments, settings, directory, &directory.join(log))
     }
 
     /// Writes `tolerance.conf`.
@@ -170,6 +254,11 @@ impl Cluster {
         self.leader.as_ref().unwrap().log()
     }
 
+    /// All of a node's log.
+    pub(crate) fn node_log(&self, node: usize) -> String {
+        fs::read_to_string(self.directory().join(format!("node-{node}.log"))).unwrap()
+    }
+
     /// One more node; its number.
     pub(crate) fn add_node(&mut self) -> usize {
         let node = self.launch_node();
@@ -179,21 +268,38 @@ impl Cluster {
 
     /// One more node, not waited for; its number.
     pub(crate) fn launch_node(&mut self) -> usize {
-        self.nodes.push(Node { process: None, port: 0, address: None, admin: None });
+        let network = self.options.proxied.then(|| {
+            let network = Network { leader: Proxy::start(), node: Proxy::start() };
+            network.leader.lead_to(self.grpc);
+            network.node.know_leader(self.leader_pid());
+            network
+        });
+        self.nodes.push(Node { process: None, port: 0, address: None, admin: None, network });
         let node = self.nodes.len() - 1;
         self.launch(node);
         node
     }
 
+    /// The network around a node of a cluster that is [`Options::proxied`].
+    pub(crate) fn network(&self, node: usize) -> &Network {
+        self.nodes[node].network.as_ref().unwrap()
+    }
+
     fn launch(&mut self, node: usize) {
         let data = self.node_data(node).to_str().unwrap().to_owned();
-        let (port, leader) = (self.nodes[node].port.to_string(), self.grpc.to_string());
+        let (port, network) = (self.nodes[node].port.to_string(), &self.nodes[node].network);
+        let leader = network.as_ref().map_or(self.grpc, |network| network.leader.address);
+        let leader = leader.to_string();
+        let advertised = network.as_ref().map(|network| network.node.address.to_string());
         let mut arguments = vec!["node", "--exit-with-parent", "--listen", "127.0.0.1"];
         arguments.extend(["--port", &port, "--admin-port", "0"]);
         arguments.extend(["--data", &data, "--leader", &leader]);
+        if let Some(advertised) = &advertised {
+            arguments.extend(["--advertise", advertised]);
+        }
         arguments.extend(self.options.node.iter().map(String::as_str));
-        let log = self.directory().join(format!("node-{node}.log"));
-        self.nodes[node].process = Some(Process::start(&arguments, self.directory(), &log));
+        let process = self.launch_process(&arguments, &format!("node-{node}.log"));
+        self.nodes[node].process = Some(process);
     }
 
     /// Waits until a node has registered.
@@ -204,6 +310,9 @@ impl Cluster {
         node.port = address.port();
         node.address = Some(address);
         node.admin = Some(said.get("admin"));
+        if let Some(network) = &node.network {
+            network.node.lead_to(address);
+        }
     }
 
     /// Starts a node that was stopped or killed, with its data, and waits until it has registered.
@@ -252,6 +361,15 @@ impl Cluster {
 
     pub(crate) fn thaw_node(&self, node: usize) {
         self.nodes[node].process.as_ref().unwrap().signal(Signal::CONT);
+    }
+
+    /// A leader that neither works nor dies.
+    pub(crate) fn freeze_leader(&self) {
+        self.leader.as_ref().unwrap().signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw_leader(&self) {
+        self.leader.as_ref().unwrap().signal(Signal::CONT);
     }
 
     pub(crate) fn kill_leader(&mut self) {
@@ -332,6 +450,15 @@ impl Cluster {
             let files: Vec<_> = self.files().into_iter().map(|(_, records)| records).collect();
             if good(&files) { Ok(files) } else { Err(files) }
         })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("data and logs are kept in {}", self.directory().display());
+            self.directory.disable_cleanup(true);
+        }
     }
 }
 

@@ -12,18 +12,23 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod checked;
 mod client;
 mod cluster;
 mod load;
 mod process;
+mod proxy;
 
 use std::fmt::Debug;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+pub(crate) use checked::{CheckedLoad, seed};
 pub(crate) use client::LineClient;
-pub(crate) use cluster::{Cluster, Options, Status};
+pub(crate) use cluster::{Cluster, Network, Options, Status};
 pub(crate) use load::Load;
 pub(crate) use process::{Process, send};
+pub(crate) use proxy::{Proxy, Weather};
 
 /// Long enough for anything that happens at all, on a machine that does much else.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
@@ -41,6 +46,25 @@ pub(crate) fn eventually<T, E: Debug>(what: &str, mut look: impl FnMut() -> Resu
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// An operator's command, to the leader of this cluster.
+pub(crate) fn operator(cluster: &Cluster, arguments: &[&str]) -> Output {
+    let admin = cluster.admin.to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hatokuse"));
+    command.args(["--admin-addr", &admin, "--timeout", "60s"]).args(arguments).output().unwrap()
+}
+
+/// What a command printed.
+pub(crate) fn text(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// Lets a fault last. What is waited for is waited for with [`eventually`].
+#[allow(clippy::disallowed_methods, reason = "the time is the fault")]
+pub(crate) fn hold(fault: Duration) {
+    std::thread::sleep(fault);
 }
 
 /// Prints how long something took. Times are reported, never asserted.
