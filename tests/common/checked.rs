@@ -62,9 +62,19 @@ impl CheckedLoad {
         numbers: &mut Numbers,
         change: impl FnOnce(&mut Options),
     ) -> Self {
+        Self::start_at(name, &cluster.client.to_string(), numbers, change)
+    }
+
+    /// As [`Self::start_with`], where the leader has this client port, whoever runs it.
+    pub(crate) fn start_at(
+        name: &str,
+        address: &str,
+        numbers: &mut Numbers,
+        change: impl FnOnce(&mut Options),
+    ) -> Self {
         let history = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("{name}-{}.history", std::process::id()));
-        let mut options = Options::new(cluster.client.to_string());
+        let mut options = Options::new(address);
         options.seed = numbers.next();
         options.history = Some(history.clone());
         change(&mut options);
@@ -96,9 +106,9 @@ impl CheckedLoad {
     /// Does this to the cluster, and writes down when. Returns when it is over.
     pub(crate) fn fault<T>(&mut self, what: impl Into<String>, make: impl FnOnce() -> T) -> T {
         let from = clock::now();
-        let made = make();
+        let result = make();
         self.faults.push(Fault { what: what.into(), from, to: clock::now() });
-        made
+        result
     }
 
     /// As [`Self::fault`], while which this many writes have to be acknowledged at least.
@@ -123,10 +133,15 @@ impl CheckedLoad {
     /// Ends the load on a cluster that has to be whole, and has it judged: nothing may be wrong.
     pub(crate) fn finish(mut self, cluster: &Cluster) {
         self.await_recovery(cluster);
+        self.pass();
+        cluster.await_health();
+    }
+
+    /// Ends the load, and has it judged: nothing may be wrong.
+    pub(crate) fn pass(&mut self) {
         let (counts, verdict) = self.judge();
         assert!(verdict.passed(), "{verdict}");
         assert!(counts.reads + counts.writes >= FEWEST_OPERATIONS, "{counts:?}");
-        cluster.await_health();
     }
 
     /// Ends the load, and has it judged.
