@@ -148,8 +148,9 @@ impl Shared {
         }
         let Ok(far) = TcpStream::connect(target).await else { return };
         let leader = *self.leader.lock();
-        let from_leader = match (leader, near.peer_addr()) {
-            (Some(pid), Ok(peer)) => connects(pid, peer),
+        let from_leader = match (leader, near.peer_addr(), near.local_addr()) {
+            // The table is read while it changes: a row may be passed over.
+            (Some(pid), Ok(from), Ok(to)) => (0..3).any(|_| connects(pid, from, to)),
             _ => false,
         };
         let way = if from_leader { &self.leaders } else { &self.others };
@@ -166,14 +167,19 @@ impl Shared {
     }
 }
 
-/// Whether the socket with this local address belongs to this process.
-fn connects(pid: u32, socket: SocketAddr) -> bool {
-    let SocketAddr::V4(socket) = socket else { return false };
-    let (ip, port) = (u32::from_ne_bytes(socket.ip().octets()), socket.port());
+/// Whether this connection was made by this process.
+fn connects(pid: u32, from: SocketAddr, to: SocketAddr) -> bool {
+    let hexadecimal = |address: SocketAddr| match address {
+        SocketAddr::V4(address) => {
+            let ip = u32::from_ne_bytes(address.ip().octets());
+            format!("{ip:08X}:{:04X}", address.port())
+        }
+        SocketAddr::V6(address) => format!("{address}"),
+    };
+    let ends = [hexadecimal(from), hexadecimal(to)];
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    let local = format!("{ip:08X}:{port:04X}");
     let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
-    let Some(row) = rows.find(|row| row.get(1) == Some(&local.as_str())) else { return false };
+    let Some(row) = rows.find(|row| row.len() > 9 && row[1..3] == ends) else { return false };
     let name = format!("socket:[{}]", row[9]);
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut names = files.filter_map(|file| fs::read_link(file.path()).ok());
