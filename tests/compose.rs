@@ -1,5 +1,7 @@
 //! The shipped Dockerfile and docker-compose.yml, unchanged, as their users use them: up, `nc` in the
-//! client's container, more nodes, fewer nodes, a killed node, another leader, down and up again.
+//! client's container, more nodes, fewer nodes, killed, frozen and cut off containers, all of them made
+//! anew, down and up again. All the while clients on this machine write and read, and what they are
+//! told is judged at the end: nothing may be lost, stale or undone.
 //!
 //! It needs a Docker engine with Compose, and the base images; where one of them is not to be had, it
 //! says so and does nothing. The project has a name of its own and is removed at the end, volumes and
@@ -17,21 +19,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
 
-use common::{eventually, timed};
+use common::{CheckedLoad, eventually, hold, seed, timed};
+use serde_json::Value;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Keys that each phase of the test adds.
 const KEYS: usize = 300;
-/// What `tolerance.conf` asks for.
-const COPIES: usize = 4;
+/// Writes that have to be acknowledged while a fault lasts that is not to stop them.
+const WRITES: u64 = 500;
+/// How long the leader stands still, or is cut off. Nobody can write meanwhile.
+const HELD: Duration = Duration::from_secs(3);
 
 /// A compose project that lives as long as this.
 struct Project {
     name: String,
+    /// Where clients on this machine reach the leader.
+    port: u16,
     /// Every value that was acknowledged.
     stored: BTreeMap<String, String>,
 }
@@ -42,7 +51,9 @@ impl Project {
         let mut hasher = DefaultHasher::new();
         ROOT.hash(&mut hasher);
         let name = format!("hatokuse-test-{:08x}", hasher.finish() >> 32);
-        let project = Self { name, stored: BTreeMap::new() };
+        // Free at this moment. It has to stay the same when the container is made anew.
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let project = Self { name, port, stored: BTreeMap::new() };
         project.remove();
         project
     }
@@ -51,7 +62,8 @@ impl Project {
         let mut command = Command::new("docker");
         command.args(["compose", "--project-name", &self.name]).args(arguments);
         // Free ports on this machine, and no settings of whoever runs the test.
-        command.current_dir(ROOT).env("CLIENT_PORT", "0").env("ADMIN_PORT", "0");
+        command.current_dir(ROOT).env("ADMIN_PORT", "0");
+        command.env("CLIENT_PORT", self.port.to_string());
         for variable in ["NODES", "COMPOSE_FILE", "COMPOSE_PROFILES"] {
             command.env_remove(variable);
         }
@@ -128,6 +140,36 @@ impl Project {
         rows.iter().map(id).collect()
     }
 
+    /// The containers of a service.
+    fn containers(&self, service: &str) -> Vec<String> {
+        self.run(&["ps", "--quiet", service]).lines().map(str::to_owned).collect()
+    }
+
+    /// The first container of a service.
+    fn container(&self, service: &str) -> String {
+        self.containers(service).swap_remove(0)
+    }
+
+    /// The slots of the nodes' volume: how each is, and whose.
+    fn slots(&self) -> Vec<(String, String)> {
+        let listed = self.run(&["exec", "-T", "node", "hatokuse", "slots", "ls", "-o", "json"]);
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let text = |slot: &Value, name: &str| slot[name].as_str().unwrap().to_owned();
+        let slots = listed["slots"].as_array().unwrap().iter();
+        slots.map(|slot| (text(slot, "state"), text(slot, "store"))).collect()
+    }
+
+    /// Takes a container off the network, and puts it back with the name that others know.
+    fn network(&self, what: &str, container: &str, service: &str) {
+        let network = format!("{}_default", self.name);
+        let mut arguments = vec!["network", what];
+        if what == "connect" {
+            arguments.extend(["--alias", service]);
+        }
+        arguments.extend([network.as_str(), container]);
+        docker(&arguments);
+    }
+
     /// How many records each live node holds.
     fn files(&self) -> io::Result<Vec<usize>> {
         let rows = self.rows("FILES")?;
@@ -168,6 +210,10 @@ impl Drop for Project {
         }
         self.remove();
     }
+}
+
+fn docker(arguments: &[&str]) -> String {
+    succeed(Command::new("docker").args(arguments))
 }
 
 fn text_of(bytes: &[u8]) -> String {
@@ -226,23 +272,34 @@ fn the_shipped_containers_keep_what_they_acknowledged() {
     cluster.await_whole(5);
     let five = cluster.nodes();
     assert_eq!(five.len(), 5);
+    let address = format!("127.0.0.1:{}", cluster.port);
+    let mut load = CheckedLoad::start_at("compose", &address, &mut seed(), |_| ());
 
-    let seven = more_nodes(&mut cluster, &five);
-    fewer_nodes(&mut cluster, &seven);
-    a_killed_node(&mut cluster, &seven);
+    let seven = load.fault("5 to 7 nodes", || more_nodes(&mut cluster, &five));
+    load.fault("7 to 4 nodes", || fewer_nodes(&mut cluster, &seven));
+    load.fault("a node killed", || a_killed_node(&mut cluster, &seven));
+    frozen_containers(&mut cluster, &mut load);
+    containers_cut_off(&mut cluster, &mut load);
+    another_leader(&mut cluster, &mut load);
+    load.fault("down and up", || down_and_up(&mut cluster, &seven));
 
-    cluster.run(&["restart", "leader"]);
-    cluster.await_whole(4);
-    cluster.check("with the leader started anew");
-    cluster.store("after-leader");
-
-    timed("down", || cluster.run(&["down"]));
-    let again = ["up", "--wait", "--wait-timeout", "120"];
-    timed("up again", || succeed(cluster.compose(&again).env("NODES", "7")));
-    cluster.check("after down and up");
-    cluster.await_whole(7);
-    assert_eq!(cluster.nodes(), seven, "all stores are found again, and no new one is made");
+    load.await_writes(WRITES);
+    load.pass();
     cluster.check("in the end");
+}
+
+/// Whether all nodes come to hold about as many records.
+fn await_even_shares(cluster: &Project) {
+    timed("even shares", || {
+        eventually("even shares", || match cluster.files() {
+            Ok(files) => {
+                let fair = files.iter().sum::<usize>() / files.len();
+                let even = files.iter().all(|files| fair * 7 / 10 < *files);
+                if even { Ok(()) } else { Err(format!("{files:?}")) }
+            }
+            Err(error) => Err(error.to_string()),
+        });
+    });
 }
 
 /// Newcomers get their share; all that were live.
@@ -251,13 +308,7 @@ fn more_nodes(cluster: &mut Project, five: &BTreeSet<String>) -> BTreeSet<String
     cluster.check("with newcomers");
     cluster.store("seven");
     cluster.await_whole(7);
-    let fair = COPIES * cluster.stored.len() / 7;
-    timed("even shares", || {
-        eventually("even shares", || match cluster.files() {
-            Ok(files) if files.iter().all(|files| fair * 7 / 10 < *files) => Ok(()),
-            other => Err(format!("{other:?}, fair is {fair}")),
-        });
-    });
+    await_even_shares(cluster);
     cluster.check("with 7 nodes");
     let seven = cluster.nodes();
     assert_eq!(seven.len(), 7);
@@ -274,17 +325,22 @@ fn fewer_nodes(cluster: &mut Project, seven: &BTreeSet<String>) {
     cluster.check("with 4 nodes");
     let four = cluster.nodes();
     assert!(four.len() == 4 && four.is_subset(seven), "{four:?} {seven:?}");
+    let slots = cluster.slots();
+    let running = slots.iter().filter(|(state, _)| state == "running").map(|(_, store)| store);
+    // Locks of other containers count: they lie on the volume.
+    assert_eq!(running.cloned().collect::<BTreeSet<_>>(), four, "{slots:?}");
+    let all = slots.iter().map(|(_, store)| store.clone());
+    assert_eq!(all.collect::<BTreeSet<_>>(), *seven, "the others sleep");
 }
 
 /// Nobody notices, and it comes back: with its store, or with one that slept since there were more.
 fn a_killed_node(cluster: &mut Project, seven: &BTreeSet<String>) {
     let before = cluster.nodes();
-    let containers = cluster.run(&["ps", "--quiet", "node"]);
-    let victim = containers.lines().next().unwrap().to_owned();
-    succeed(Command::new("docker").args(["kill", &victim]));
+    let victim = cluster.container("node");
+    docker(&["kill", &victim]);
     cluster.store("killed");
     cluster.check("with a node killed");
-    succeed(Command::new("docker").args(["start", &victim]));
+    docker(&["start", &victim]);
     cluster.check("with the killed node started");
     let back = eventually("the killed node", || {
         let nodes = cluster.nodes();
@@ -293,4 +349,80 @@ fn a_killed_node(cluster: &mut Project, seven: &BTreeSet<String>) {
     assert!(back.is_subset(seven), "{back:?} {seven:?}");
     println!("the killed node has its old store: {}", back == before);
     cluster.await_whole(4);
+}
+
+/// A frozen node holds nobody up, and a frozen leader nobody for longer than it is.
+fn frozen_containers(cluster: &mut Project, load: &mut CheckedLoad) {
+    let victim = cluster.container("node");
+    load.fault_with_writes("a node paused", WRITES, || drop(docker(&["pause", &victim])));
+    cluster.check("with a node paused");
+    docker(&["unpause", &victim]);
+    cluster.await_whole(4);
+
+    let leader = cluster.container("leader");
+    load.fault("the leader paused", || {
+        docker(&["pause", &leader]);
+        hold(HELD);
+        docker(&["unpause", &leader]);
+    });
+    load.await_writes(WRITES);
+    cluster.await_whole(4);
+    cluster.check("after the pauses");
+}
+
+/// Who comes back to the network may have another address there.
+fn containers_cut_off(cluster: &mut Project, load: &mut CheckedLoad) {
+    let before = cluster.nodes();
+    let victim = cluster.container("node");
+    load.fault_with_writes("a node cut off", WRITES, || {
+        cluster.network("disconnect", &victim, "node");
+    });
+    cluster.store("cut-off");
+    cluster.network("connect", &victim, "node");
+    cluster.await_whole(4);
+    assert_eq!(cluster.nodes(), before, "it is who it was");
+
+    let leader = cluster.container("leader");
+    load.fault("the leader cut off", || {
+        cluster.network("disconnect", &leader, "leader");
+        hold(HELD);
+        cluster.network("connect", &leader, "leader");
+    });
+    cluster.await_whole(4);
+    load.await_writes(WRITES);
+    cluster.check("with everybody back on the network");
+}
+
+/// Started again, killed, and all containers made anew.
+fn another_leader(cluster: &mut Project, load: &mut CheckedLoad) {
+    load.fault("the leader started again", || cluster.run(&["restart", "leader"]));
+    cluster.await_whole(4);
+    cluster.check("with the leader started anew");
+    load.fault("the leader killed", || {
+        cluster.run(&["kill", "leader"]);
+        cluster.run(&["start", "leader"]);
+    });
+    cluster.await_whole(4);
+    cluster.store("after-leader");
+
+    let before = cluster.nodes();
+    load.fault("all containers made anew", || {
+        let anew = ["up", "--force-recreate", "--wait", "--wait-timeout", "120"];
+        cluster.run(&[&anew[..], &["--scale", "node=4"]].concat());
+    });
+    cluster.await_whole(4);
+    assert_eq!(cluster.nodes(), before, "each finds its store again");
+    cluster.check("with all containers made anew");
+}
+
+/// With as many nodes as there ever were: all slots are taken again.
+fn down_and_up(cluster: &mut Project, seven: &BTreeSet<String>) {
+    timed("down", || cluster.run(&["down"]));
+    let again = ["up", "--wait", "--wait-timeout", "120"];
+    timed("up again", || succeed(cluster.compose(&again).env("NODES", "7")));
+    cluster.check("after down and up");
+    cluster.await_whole(7);
+    assert_eq!(cluster.nodes(), *seven, "all stores are found again, and no new one is made");
+    assert!(cluster.slots().iter().all(|(state, _)| state == "running"), "{:?}", cluster.slots());
+    await_even_shares(cluster);
 }
