@@ -29,7 +29,7 @@
 //! Beside the history a load keeps [`Stalls`]: for how long nobody's, or one client's, writes
 //! succeeded, and how much was answered in each second.
 //!
-//! Histories are kept in files ([`file`]) and judged again by [`judge`], without any cluster.
+//! Histories are kept in files ([`mod@file`]) and judged again by [`judge`], without any cluster.
 
 mod client;
 mod explain;
