@@ -9,6 +9,7 @@ use std::time::Duration;
 use hatokuse::client::{self, Client, Written};
 use hatokuse::leader::view::NodeState;
 use hatokuse::leader::{self, ClientPort};
+use hatokuse::net::patience::Timeouts;
 use hatokuse::node;
 use hatokuse::protocol::command::Mode;
 use hatokuse::protocol::line::Limits;
@@ -42,6 +43,7 @@ fn leader_options(data_dir: PathBuf, nodes: usize, copies: usize) -> leader::Opt
         max_connections: 100,
         max_pipeline: 1000,
         max_inflight_bytes: 64 << 20,
+        timeouts: Timeouts::default(),
         partitions: PartitionCount::new(64).unwrap(),
         copies,
         floor: 2,

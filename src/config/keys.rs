@@ -105,6 +105,12 @@ const KEYS: &[Key] = &[
     Key::new("limits.max_inflight_bytes", |d, v| {
         put(&mut d.settings.limits.max_inflight_bytes, value::size(v, (1 << 20)..=(1 << 40)))
     }),
+    Key::new("limits.read_timeout", |d, v| {
+        put(&mut d.settings.limits.read_timeout, value::duration(v, millis(100)..=secs(86_400)))
+    }),
+    Key::new("limits.write_timeout", |d, v| {
+        put(&mut d.settings.limits.write_timeout, value::duration(v, millis(100)..=secs(86_400)))
+    }),
     Key::new("security.client_auth", |d, v| {
         put(&mut d.settings.client_authentication, value::client_authentication(v).map(Some))
     }),

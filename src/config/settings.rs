@@ -160,6 +160,10 @@ pub struct Limits {
     pub max_pipeline: usize,
     /// Bytes of requests that are not answered yet, of all connections.
     pub max_inflight_bytes: u64,
+    /// From the first byte of a request to its end.
+    pub read_timeout: Duration,
+    /// For reading anything at all of the replies that wait.
+    pub write_timeout: Duration,
 }
 
 /// How clients prove who they are.
@@ -261,6 +265,8 @@ impl Default for Limits {
             max_connections: 10_000,
             max_pipeline: 10_000,
             max_inflight_bytes: 256 << 20,
+            read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_mins(1),
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::meta::local::{LocalMetadata, MetadataHandle};
 use crate::meta::{Metadata, MetadataError};
 use crate::net::budget::Budget;
 use crate::net::listener::{self, Listener};
+use crate::net::patience::Timeouts;
 use crate::protocol::command::Mode;
 use crate::protocol::line::Limits;
 use crate::rpc::transport;
@@ -73,6 +74,8 @@ pub struct Options {
     pub max_pipeline: usize,
     /// Bytes that all connections together may hold.
     pub max_inflight_bytes: usize,
+    /// How long a client may keep its connection waiting.
+    pub timeouts: Timeouts,
     /// Into how many partitions a new cluster is cut.
     pub partitions: PartitionCount,
     /// Copies each value should have.
@@ -271,7 +274,7 @@ impl Sockets {
                 limits: options.limits,
                 max_connections: options.max_connections,
                 max_pipeline: options.max_pipeline,
-                stall_timeout: listener::Options::STALL_TIMEOUT,
+                timeouts: options.timeouts,
             };
             let bound = Listener::bind(options, budget.clone(), client_metrics.clone()).await?;
             clients.push(bound);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// It counts what connections hold - lines half read, requests in flight, replies not yet written -
 /// and says when that is too much. Taking from it never fails and never waits: who asks
-/// [`Self::is_exhausted`] first, and refuses work when it is, keeps the overshoot to one chunk a
-/// connection.
+/// [`Self::is_exhausted`] first, and refuses work when it is, keeps the overshoot to one small chunk
+/// a connection.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -29,6 +29,11 @@ impl Budget {
     /// Whether more is held than should be.
     pub fn is_exhausted(&self) -> bool {
         self.used() > self.shared.limit
+    }
+
+    /// The bytes that may be held.
+    pub fn limit(&self) -> usize {
+        self.shared.limit
     }
 
     /// The bytes held now.
@@ -61,6 +66,21 @@ impl Share {
         self.bytes = bytes;
     }
 
+    /// What is left of the budget beside what others hold.
+    pub fn allowance(&self) -> usize {
+        self.budget.limit().saturating_sub(self.others())
+    }
+
+    /// Whether others hold more than half of the budget: whoever holds memory without need is then
+    /// to give it back.
+    pub fn is_crowded(&self) -> bool {
+        self.others() > self.budget.limit() / 2
+    }
+
+    fn others(&self) -> usize {
+        self.budget.used().saturating_sub(self.bytes)
+    }
+
     /// The budget it is a share of.
     pub fn budget(&self) -> &Budget {
         &self.budget
@@ -86,8 +106,11 @@ mod tests {
         assert!(!budget.is_exhausted(), "exactly full is not too full");
         second.resize(41);
         assert!(budget.is_exhausted());
+        assert_eq!((first.allowance(), second.allowance()), (59, 40));
+        assert!(!first.is_crowded() && second.is_crowded());
         drop(first);
         assert_eq!(budget.used(), 41);
+        assert_eq!(second.allowance(), 100, "it may have all that others do not");
         second.resize(5);
         assert_eq!(budget.used(), 5);
         drop(second);

@@ -10,13 +10,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tower::{BoxError, Service, ServiceExt};
 
 use super::batch::{Answer, Asked, Batch, ReplyReceiver, ReplySender};
 use super::budget::Share;
 use super::output::Output;
+use super::patience::{LARGE_WHEN_CROWDED_BYTES, Lost, Patience, Timeouts};
 use super::window::{Slot, Window, WindowLimits};
 use crate::protocol::command::{Command, Local, Request};
 use crate::protocol::line::{Item, Limits, LineParser, Parsed};
@@ -31,9 +32,8 @@ const MIN_CHUNK_BYTES: usize = 4 << 10;
 const MAX_CHUNK_BYTES: usize = 256 << 10;
 /// With more than this unwritten, nothing further is read: the client is to read first.
 const MAX_UNWRITTEN_BYTES: usize = 1 << 20;
-/// A line that has grown this long is given up when all connections together hold too much, or
-/// when its rest does not come.
-const LARGE_LINE_BYTES: usize = 64 << 10;
+/// A connection that has nothing to do keeps no more than this for reading.
+const IDLE_INPUT_BYTES: usize = 16 << 10;
 /// Messages with answers taken in one turn.
 const MAX_MESSAGES: usize = 256;
 /// How long a connection that was closed from here still takes what the client had sent: closing
@@ -46,8 +46,7 @@ pub(crate) struct Settings {
     pub(crate) renderer: Renderer,
     pub(crate) limits: Limits,
     pub(crate) window: WindowLimits,
-    /// How long a large line may stand still.
-    pub(crate) stall_timeout: Duration,
+    pub(crate) timeouts: Timeouts,
 }
 
 /// How far a connection has come.
@@ -83,7 +82,7 @@ pub(crate) struct Connection<I, S> {
     tally: Tally,
     phase: Phase,
     half_closed: bool,
-    stall_timeout: Duration,
+    patience: Patience,
 }
 
 impl<I, S> Connection<I, S>
@@ -118,7 +117,7 @@ where
             tally: Tally::default(),
             phase: Phase::Open,
             half_closed: false,
-            stall_timeout: settings.stall_timeout,
+            patience: Patience::new(settings.timeouts),
         }
     }
 
@@ -127,6 +126,8 @@ where
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let mut stopping = false;
+        let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut waiting = false;
         loop {
             let requests = self.take_requests();
             if !requests.is_empty() {
@@ -136,7 +137,10 @@ where
                 break;
             }
             self.share.resize(self.held_bytes());
-            let (waits_for_rest, stall_timeout) = (self.holds_large_line(), self.stall_timeout);
+            if let Some(period) = self.patience.period().filter(|_| !waiting) {
+                waiting = true;
+                timer.set(tokio::time::sleep(period));
+            }
             tokio::select! {
                 biased;
                 turn = poll_fn(|context| self.poll_turn(context)) => if turn.is_err() { return },
@@ -144,8 +148,11 @@ where
                     stopping = true;
                     self.refuse_further();
                 }
-                () = stalled(stall_timeout), if waits_for_rest => {
-                    self.abandon(Refusal::Stalled);
+                () = &mut timer, if waiting => {
+                    waiting = false;
+                    if self.lose_patience() {
+                        return;
+                    }
                 }
             }
         }
@@ -183,14 +190,19 @@ where
         }
         while self.phase != Phase::Closing && self.may_take_more() {
             match self.parser.next(&mut self.input) {
-                Some(Item::Request(parsed)) => asked.extend(self.take(parsed)),
+                Some(Item::Request(parsed)) => {
+                    self.patience.line_ended();
+                    asked.extend(self.take(parsed));
+                }
                 Some(Item::Resp) => self.refuse_resp(),
                 None => {
                     self.take_rest();
-                    break;
+                    return asked;
                 }
             }
         }
+        // Nothing is read now, and the client not waited for.
+        self.patience.line_ended();
         asked
     }
 
@@ -244,6 +256,7 @@ where
     }
 
     fn refuse_further(&mut self) {
+        self.patience.line_ended();
         self.phase = Phase::Closing;
         self.input = BytesMut::new();
     }
@@ -253,14 +266,36 @@ where
         if self.phase == Phase::Ended {
             self.abandon(Refusal::Unfinished);
             self.refuse_further();
-        } else if self.holds_large_line() && self.share.budget().is_exhausted() {
+            return;
+        }
+        let large = self.input.len() >= LARGE_WHEN_CROWDED_BYTES;
+        if large && self.share.budget().is_exhausted() {
             self.abandon(Refusal::Busy);
+        }
+        if self.parser.is_within_line(&self.input) {
+            self.patience.line_began(self.arrived);
+        } else {
+            self.patience.line_ended();
         }
     }
 
-    /// Whether much of a line is there while the connection waits for its end.
-    fn holds_large_line(&self) -> bool {
-        self.input.len() >= LARGE_LINE_BYTES && self.may_take_more()
+    /// Ends what the client does not go on with. Says whether the connection is to end at once.
+    fn lose_patience(&mut self) -> bool {
+        let (held, crowded) = (self.input.len(), self.share.is_crowded());
+        match self.patience.verdict(clock::now(), held, crowded) {
+            None => return false,
+            Some(Lost::Stalled) => self.abandon(Refusal::Stalled),
+            Some(Lost::Overdue) => {
+                self.metrics.timed_out_connections.inc();
+                self.abandon(Refusal::Stalled);
+                self.refuse_further();
+            }
+            Some(Lost::Unread) => {
+                self.metrics.timed_out_connections.inc();
+                return true;
+            }
+        }
+        false
     }
 
     fn abandon(&mut self, refusal: Refusal) {
@@ -302,13 +337,15 @@ where
     }
 
     fn settle(&mut self, answers: Vec<Answer>) {
-        let room = self.window.room(self.share.budget().is_exhausted());
-        let room = room.saturating_sub(self.output.bytes());
+        let elsewhere = self.input.len() + self.output.bytes();
+        let mut room = self.window.room(self.share.allowance().saturating_sub(elsewhere));
+        room.expected = room.expected.saturating_sub(self.output.bytes());
         for (number, outcome) in answers {
             if !self.window.answer(number, outcome, room) {
                 tracing::error!(number, "an answer came for which no request waits");
             }
         }
+        self.share.resize(self.held_bytes());
     }
 
     fn render_due(&mut self) {
@@ -341,6 +378,11 @@ where
                 }
             }
         }
+        if self.output.is_empty() {
+            self.patience.replies_gone();
+        } else {
+            self.patience.replies_wait(wrote > 0, clock::now);
+        }
         if wrote > 0 {
             self.metrics.sent.inc_by(u64::try_from(wrote).unwrap_or(u64::MAX));
         }
@@ -352,9 +394,12 @@ where
         if self.phase != Phase::Open || !self.may_take_more() {
             return Ok(false);
         }
-        self.input.reserve(self.chunk);
-        let room = self.input.capacity() - self.input.len();
-        let Poll::Ready(read) = pin!(self.io.read_buf(&mut self.input)).poll(context) else {
+        let exhausted = self.share.budget().is_exhausted();
+        let room = if exhausted { MIN_CHUNK_BYTES } else { self.chunk };
+        self.input.reserve(room);
+        let mut into = (&mut self.input).limit(room);
+        let Poll::Ready(read) = pin!(self.io.read_buf(&mut into)).poll(context) else {
+            self.give_back();
             return Ok(false);
         };
         let read = read?;
@@ -363,10 +408,22 @@ where
             self.half_closed = true;
         }
         self.arrived = clock::now();
+        self.patience.received(read, self.arrived);
         self.fresh = true;
         self.metrics.received.inc_by(u64::try_from(read).unwrap_or(u64::MAX));
         self.adapt_chunk(read, room);
         Ok(true)
+    }
+
+    /// What was needed for requests that are over is not kept by thousands that are idle.
+    fn give_back(&mut self) {
+        if self.window.is_empty() && self.output.is_empty() && self.input.is_empty() {
+            if self.input.capacity() > IDLE_INPUT_BYTES {
+                self.input = BytesMut::new();
+            }
+            self.output.give_back();
+            self.window.give_back();
+        }
     }
 
     /// Reads more at once from a client that fills its chunks, less from one that does not.
@@ -377,11 +434,6 @@ where
             self.chunk = (self.chunk / 2).max(MIN_CHUNK_BYTES);
         }
     }
-}
-
-/// Completes after this long; costs nothing until it is waited for.
-async fn stalled(timeout: Duration) {
-    tokio::time::sleep(timeout).await;
 }
 
 /// The command that a refused line was, as far as it was one.

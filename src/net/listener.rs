@@ -11,6 +11,7 @@ use tower::{BoxError, Service};
 use super::batch::{Answer, Batch};
 use super::budget::Budget;
 use super::connection::{Connection, Settings, linger};
+use super::patience::Timeouts;
 use super::window::WindowLimits;
 use crate::protocol::command::Mode;
 use crate::protocol::line::Limits;
@@ -42,13 +43,8 @@ pub struct Options {
     pub max_connections: usize,
     /// Requests of one connection in flight at once.
     pub max_pipeline: usize,
-    /// How long a large line may stand still before it is dropped.
-    pub stall_timeout: Duration,
-}
-
-impl Options {
-    /// What a large line is usually given to go on.
-    pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+    /// How long a client may keep its connection waiting.
+    pub timeouts: Timeouts,
 }
 
 /// A listener that could not be made.
@@ -95,7 +91,7 @@ impl Listener {
                 renderer,
                 limits: options.limits,
                 window,
-                stall_timeout: options.stall_timeout,
+                timeouts: options.timeouts,
             },
             places: Arc::new(Semaphore::new(max_connections)),
             max_connections,

@@ -19,6 +19,9 @@
 //!   in flight, and a client that does not read its replies gets `ERROR BUSY` in place of values
 //!   that would not fit. All connections together share one [`Budget`](budget::Budget); over it,
 //!   large lines and whole batches are refused with `ERROR BUSY` rather than held.
+//! * Nothing is asked of a client that is idle, and what it held for its last requests is given back.
+//!   One that begins a line and does not end it, or does not read its replies, is ended after a
+//!   [while](patience): a short one while memory is short.
 //! * A client that shuts down its sending side still gets all its replies.
 //! * At shutdown a connection reads no more, answers what it has accepted, and closes.
 //!
@@ -30,6 +33,7 @@ pub mod budget;
 mod connection;
 pub mod listener;
 mod output;
+pub mod patience;
 #[cfg(test)]
 mod tests;
 mod window;

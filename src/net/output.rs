@@ -15,6 +15,8 @@ const UNCOPIED_BYTES: usize = 16 << 10;
 const MAX_SLICES: usize = 32;
 /// More memory than this is given back once everything in it was written.
 const KEPT_BYTES: usize = 256 << 10;
+/// And more than this by a connection that has nothing to do.
+const IDLE_BYTES: usize = 16 << 10;
 
 /// Replies in order, small ones copied together, large values as they are.
 #[derive(Debug, Default)]
@@ -57,6 +59,16 @@ impl Output {
         self.tail.advance(written.min(self.tail.len()));
         if self.tail.is_empty() {
             self.rewind();
+        }
+    }
+
+    /// Gives memory back that nothing waits in.
+    pub(crate) fn give_back(&mut self) {
+        if self.is_empty() && self.tail.capacity() > IDLE_BYTES {
+            self.tail = BytesMut::new();
+        }
+        if self.pieces.is_empty() && self.pieces.capacity() > MAX_SLICES {
+            self.pieces = VecDeque::new();
         }
     }
 

@@ -13,6 +13,8 @@ const SLOT_BYTES: usize = 128;
 const MIN_EXPECTED_BYTES: usize = 256;
 /// Slots that are kept for reuse once a burst is over.
 const KEPT_SLOTS: usize = 1024;
+/// And by a connection that has nothing to do.
+const IDLE_SLOTS: usize = 32;
 
 /// What a connection may have in flight.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +25,15 @@ pub(crate) struct WindowLimits {
     pub(crate) bytes: usize,
     /// The largest value.
     pub(crate) value_bytes: usize,
+}
+
+/// What a window may come to hold with one more answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// With what is expected.
+    pub(crate) expected: usize,
+    /// Without it: memory.
+    pub(crate) held: usize,
 }
 
 /// A request, as far as the connection remembers it.
@@ -130,14 +141,14 @@ impl Window {
         number
     }
 
-    /// What the window may hold at most, should it hold more than was expected; less if all
-    /// connections together are crowded.
-    pub(crate) fn room(&self, crowded: bool) -> usize {
-        if crowded { self.limits.value_bytes } else { self.limits.bytes.saturating_mul(2) }
+    /// What the window may hold at most, should it hold more than was expected, and in all
+    /// `held` bytes of memory.
+    pub(crate) fn room(&self, held: usize) -> Room {
+        Room { expected: self.limits.bytes.saturating_mul(2), held }
     }
 
     /// Takes an answer, if it fits into this room. Says whether a request waited for it.
-    pub(crate) fn answer(&mut self, number: u64, outcome: Outcome, room: usize) -> bool {
+    pub(crate) fn answer(&mut self, number: u64, outcome: Outcome, room: Room) -> bool {
         let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let waiting = index.and_then(|index| self.slots.get_mut(index));
         let Some(slot) = waiting.filter(|slot| slot.reply.is_none()) else {
@@ -147,7 +158,9 @@ impl Window {
         self.bytes -= slot.bytes;
         self.awaited -= std::mem::take(&mut slot.expected);
         let length = reply_bytes(&outcome);
-        let fits = length == 0 || self.bytes.saturating_add(length) <= room;
+        let fits = length == 0
+            || (self.bytes.saturating_add(length) <= room.expected
+                && (self.bytes - self.awaited).saturating_add(length) <= room.held);
         let outcome = if fits { outcome } else { Outcome::Busy };
         slot.bytes = SLOT_BYTES + if fits { length } else { 0 };
         self.bytes += slot.bytes;
@@ -160,8 +173,16 @@ impl Window {
 
     /// Answers every request from this number on that still waits.
     pub(crate) fn answer_all_from(&mut self, number: u64, outcome: &Outcome) {
+        let room = Room { expected: usize::MAX, held: usize::MAX };
         for number in number..self.next_slot() {
-            self.answer(number, outcome.clone(), usize::MAX);
+            self.answer(number, outcome.clone(), room);
+        }
+    }
+
+    /// Gives memory back that nothing in flight needs.
+    pub(crate) fn give_back(&mut self) {
+        if self.slots.capacity() > 2 * IDLE_SLOTS {
+            self.slots.shrink_to(IDLE_SLOTS);
         }
     }
 
@@ -213,7 +234,7 @@ mod tests {
 
     const LIMITS: WindowLimits =
         WindowLimits { requests: 100, bytes: 1 << 20, value_bytes: 1 << 18 };
-    const ROOM: usize = usize::MAX;
+    const ROOM: Room = Room { expected: usize::MAX, held: usize::MAX };
 
     #[test]
     fn what_is_only_expected_holds_no_memory() {
@@ -289,7 +310,7 @@ mod tests {
             window.wait(slot(Command::Get), 3);
         }
         for number in 0..100 {
-            window.answer(number, value(LIMITS.bytes / 2), window.room(false));
+            window.answer(number, value(LIMITS.bytes / 2), window.room(usize::MAX));
             assert!(window.bytes <= 2 * LIMITS.bytes + 100 * SLOT_BYTES * 4);
         }
         let replies: Vec<_> = std::iter::from_fn(|| window.pop_due()).map(|due| due.1).collect();
@@ -297,6 +318,20 @@ mod tests {
         assert!(matches!(replies.first(), Some(Reply::Store(Outcome::Value(_)))));
         assert_eq!(replies.last(), Some(&Reply::Store(Outcome::Busy)));
         assert_eq!(window.bytes, 0);
+    }
+
+    #[test]
+    fn values_for_which_there_is_no_memory_are_refused() {
+        let mut window = Window::new(LIMITS);
+        for _ in 0..4 {
+            window.wait(slot(Command::Get), 3);
+        }
+        let room = window.room(20_000);
+        (0..4).for_each(|number| assert!(window.answer(number, value(9_000), room)));
+        assert!(window.held_bytes() <= 20_000, "{}", window.held_bytes());
+        let replies: Vec<_> = std::iter::from_fn(|| window.pop_due()).map(|due| due.1).collect();
+        let busy = replies.iter().filter(|reply| **reply == Reply::Store(Outcome::Busy)).count();
+        assert_eq!(busy, 2);
     }
 
     #[test]

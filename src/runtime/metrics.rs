@@ -242,6 +242,8 @@ pub struct ClientMetrics {
     pub connections: Gauge,
     /// Connections turned away because there were too many.
     pub refused_connections: Counter,
+    /// Connections ended because their clients kept them waiting.
+    pub timed_out_connections: Counter,
     /// Bytes read from clients.
     pub received: Counter,
     /// Bytes written to clients.
@@ -261,6 +263,9 @@ impl ClientMetrics {
         registry.register("connections", help, self.connections.clone());
         let help = "Client connections turned away because there were too many";
         registry.register("refused_connections", help, self.refused_connections.clone());
+        let help =
+            "Client connections ended because no end of a request came, or no reply was read";
+        registry.register("timed_out_connections", help, self.timed_out_connections.clone());
         let help = "Bytes read from clients";
         registry.register_with_unit("client_received", help, Unit::Bytes, self.received.clone());
         let help = "Bytes written to clients";

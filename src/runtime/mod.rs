@@ -4,6 +4,7 @@
 //! floors above stay testable and the pure floors below stay pure.
 
 pub mod clock;
+pub mod files;
 pub mod identity;
 pub mod listen;
 pub mod metrics;

@@ -10,13 +10,17 @@ use super::super::output::Outcome;
 use super::parent::Parent;
 use crate::config::{LeaderSettings, ReplyMode, Settings};
 use crate::leader::{self, ClientPort, Handle, Options};
+use crate::net::patience::Timeouts;
 use crate::protocol::command::Mode;
 use crate::protocol::line::Limits;
+use crate::runtime::files;
 use crate::runtime::signals::{Hangups, Terminations};
 use crate::types::PartitionCount;
 
 /// More threads than these do not make the gateway faster.
 const MAX_THREADS: usize = 4;
+/// Open files that are not for clients: logs, links to nodes, calls of operators.
+const OWN_FILES: u64 = 256;
 
 pub(in super::super) fn run(
     global: &Global,
@@ -28,6 +32,23 @@ pub(in super::super) fn run(
     super::start_log(&settings)?;
     let parent = Parent::watch(arguments.exit_with_parent)?;
     super::runtime(threads(&settings.leader))?.block_on(serve(&settings, parent, read))
+}
+
+/// Takes no more clients than the system has open files for: the leader needs some itself, and a
+/// client that it cannot accept would wait instead of being told.
+fn max_connections(wanted: usize, open_files: Option<u64>) -> usize {
+    let possible = open_files.map_or(usize::MAX, |files| {
+        usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1)
+    });
+    if possible < wanted {
+        tracing::warn!(
+            possible,
+            wanted,
+            "the system allows fewer open files than limits.max_connections asks for; raise its \
+             limit (ulimit -Hn, LimitNOFILE, --ulimit nofile) or lower the setting"
+        );
+    }
+    possible.min(wanted)
 }
 
 /// One for each two processors, but no more than pays: nodes, clients and the system want theirs. On
@@ -80,9 +101,14 @@ fn options(settings: &Settings) -> anyhow::Result<Options> {
             max_key_bytes: bytes("limits.max_key_bytes", limits.max_key_bytes)?,
             max_value_bytes: bytes("limits.max_value_bytes", limits.max_value_bytes)?,
         },
-        max_connections: limits.max_connections,
+        max_connections: max_connections(limits.max_connections, files::raise_limit()),
         max_pipeline: limits.max_pipeline,
         max_inflight_bytes: bytes("limits.max_inflight_bytes", limits.max_inflight_bytes)?,
+        timeouts: Timeouts {
+            read: limits.read_timeout,
+            write: limits.write_timeout,
+            ..Timeouts::default()
+        },
         partitions: PartitionCount::DEFAULT,
         copies: settings.tolerance,
         floor: leader.min_replicas,
@@ -128,4 +154,18 @@ async fn announce(handle: Handle, data: std::path::PathBuf) {
     let Some(client) = addresses.clients.first().copied() else { return };
     let (admin, grpc) = (addresses.admin, addresses.grpc);
     Announcement::Listening(Listening { client, admin, grpc, data }).print();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_clients_than_the_system_has_files_for() {
+        let taken = |files| max_connections(10_000, files);
+        assert_eq!(taken(None), 10_000);
+        assert_eq!(taken(Some(1 << 20)), 10_000);
+        assert_eq!(taken(Some(1024)), 768);
+        assert_eq!(taken(Some(100)), 1, "it would say so to everybody, and not hang");
+    }
 }

@@ -209,8 +209,9 @@ async fn a_large_line_is_given_up_when_all_together_hold_too_much() {
 
 #[tokio::test]
 async fn a_large_line_that_stands_still_is_dropped_and_what_it_held_given_back() {
-    let stall_timeout = Duration::from_millis(20);
-    let server = Server::start(Answers::AtOnce, Options { stall_timeout, ..options() }).await;
+    let stall = Duration::from_millis(20);
+    let timeouts = Timeouts { stall, ..options().timeouts };
+    let server = Server::start(Answers::AtOnce, Options { timeouts, ..options() }).await;
     let mut client = server.connect().await;
     client.send([b"SET k ", vec![b'v'; 200 << 10].as_slice()].concat()).await;
     let dropped = "the rest of the line did not come and it was dropped; send it all at once";

@@ -2,6 +2,7 @@
 
 mod backend;
 mod connections;
+mod overload;
 mod scripts;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::budget::Budget;
 use super::listener::{Listener, Options};
+use super::patience::Timeouts;
 use crate::protocol::command::Mode;
 use crate::protocol::line::Limits;
 use crate::runtime::metrics::ClientMetrics;
@@ -36,7 +38,7 @@ fn options() -> Options {
         limits: Limits::default(),
         max_connections: 100,
         max_pipeline: 10_000,
-        stall_timeout: PATIENCE,
+        timeouts: Timeouts { read: PATIENCE, write: PATIENCE, stall: PATIENCE },
     }
 }
 

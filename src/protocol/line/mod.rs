@@ -148,12 +148,17 @@ impl LineParser {
     /// Refuses the line that has begun in `buffer`, for a reason of the caller's, and skips the rest
     /// of it. Nothing to refuse if no line has begun.
     pub fn abandon(&mut self, buffer: &mut BytesMut, refusal: Refusal) -> Option<Parsed> {
-        let begun = self.has_begun_line(buffer);
+        let begun = matches!(self.state, State::Line { .. }) && !buffer.is_empty();
         begun.then(|| self.refuse(buffer, refusal))
     }
 
-    fn has_begun_line(&self, buffer: &BytesMut) -> bool {
-        matches!(self.state, State::Line { .. }) && !buffer.is_empty()
+    /// Whether a line has begun, in `buffer` or before it, whose end has not come.
+    pub fn is_within_line(&self, buffer: &BytesMut) -> bool {
+        match self.state {
+            State::Start | State::Foreign => false,
+            State::Line { .. } => !buffer.is_empty(),
+            State::Skipping => true,
+        }
     }
 
     /// Takes a whole line, with its end, off the buffer; searches no byte twice.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::leader::{self, ClientPort};
+use crate::net::patience::Timeouts;
 use crate::node;
 use crate::protocol::command::Mode;
 use crate::protocol::line::Limits;
@@ -108,6 +109,7 @@ pub(super) fn leader_options(setting: &Setting) -> leader::Options {
         max_connections: 64,
         max_pipeline: 64,
         max_inflight_bytes: 64 << 20,
+        timeouts: Timeouts::default(),
         partitions: PartitionCount::new(PARTITIONS).expect("a power of two"),
         copies: COPIES,
         floor: 2,
