@@ -196,6 +196,11 @@ impl Cluster {
         self.leader.as_ref().unwrap().pid()
     }
 
+    /// The process of a node that runs.
+    pub(crate) fn node_pid(&self, node: usize) -> u32 {
+        self.nodes[node].process.as_ref().unwrap().pid()
+    }
+
     /// Starts the leader, at its old ports if it had any.
     pub(crate) fn start_leader(&mut self) {
         let leader = self.launch_leader();

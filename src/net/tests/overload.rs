@@ -86,7 +86,7 @@ async fn many_that_do_not_read_hold_no_more_than_the_budget_and_make_room_for_ot
     }
     let most = server.budget.limit() + 41 * 64 * 1024;
     until(|| server.metrics.timed_out_connections.get() > 0).await;
-    let served = async {
+    let answered = async {
         loop {
             assert!(server.budget.used() <= most, "{} are held", server.budget.used());
             good.send("GET k\n").await;
@@ -97,7 +97,7 @@ async fn many_that_do_not_read_hold_no_more_than_the_budget_and_make_room_for_ot
             assert!(line.starts_with(b"ERROR BUSY "), "{}", show(&line));
         }
     };
-    within(served).await;
+    within(answered).await;
     drop(hogs);
     until(|| server.budget.used() == 0).await;
 }
