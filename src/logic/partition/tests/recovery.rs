@@ -114,8 +114,8 @@ fn a_member_whose_new_copy_failed_is_still_one_that_lost_its_copy() {
     assert!(bench.partition.status().writable);
 }
 
-#[test]
-fn what_only_a_member_had_that_lost_it_is_waited_for_no_more() {
+/// Three members, of which the third alone has a write that an earlier epoch left open.
+fn with_a_write_on_the_third_alone() -> Bench {
     let mut bench = Bench::new(3, Settings { copies: 3, ..Settings::default() });
     for number in 1..=2 {
         bench.connect(number);
@@ -123,6 +123,12 @@ fn what_only_a_member_had_that_lost_it_is_waited_for_no_more() {
     }
     bench.connect(3);
     bench.answer_fence(3, old(6), vec![summary("k", old(7), 1)]);
+    bench
+}
+
+#[test]
+fn what_only_a_member_had_that_lost_it_is_waited_for_no_more() {
+    let mut bench = with_a_write_on_the_third_alone();
     assert_eq!(bench.partition.status().unsettled, 1, "it may have been acknowledged");
     bench.event(3, StoreEvent::Disconnected);
     bench.connect_lost(3);
@@ -131,13 +137,7 @@ fn what_only_a_member_had_that_lost_it_is_waited_for_no_more() {
 
 #[test]
 fn what_only_a_removed_member_had_holds_up_no_watermark() {
-    let mut bench = Bench::new(3, Settings { copies: 3, ..Settings::default() });
-    for number in 1..=2 {
-        bench.connect(number);
-        bench.answer_fence(number, old(6), vec![]);
-    }
-    bench.connect(3);
-    bench.answer_fence(3, old(6), vec![summary("k", old(7), 1)]);
+    let mut bench = with_a_write_on_the_third_alone();
     bench.event(3, StoreEvent::Disconnected);
     bench.event(3, StoreEvent::Evicted);
     let left = bench.proposals().pop().expect("it is removed");
